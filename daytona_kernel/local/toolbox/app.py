@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from . import interpreter
+from . import children, files, info, interpreter, process, transfer
+from .errors import error_middleware
 from .settings import SETTINGS, SPAWN_ENV, ToolboxSettings
 
 
 def create_app(settings: ToolboxSettings) -> web.Application:
     """Build the daemon's application; every module adds its own routes and clean-up."""
-    app = web.Application(client_max_size=0)
+    # No limit on bodies: transfers stream, and the sandbox's own user sends the rest.
+    app = web.Application(client_max_size=0, middlewares=[error_middleware])
     app[SETTINGS] = settings
     app[SPAWN_ENV] = dict(settings.env)
-    interpreter.setup(app)
+    for module in (children, info, files, transfer, process, interpreter):
+        module.setup(app)
     return app

@@ -1,0 +1,349 @@
+"""Processes that the daemon starts: spawning, waiting without threads, and an end that leaves nobody behind.
+
+The daemon makes itself the *subreaper* of its descendants (Linux): a process whose parent died becomes the
+daemon's child, as it would become a child of PID 1 in a container. So everything that ever came out of the
+sandbox's API, ``setsid`` or not, can be found and killed when the daemon ends, and is reaped when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import IO
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+_PR_SET_CHILD_SUBREAPER = 36
+_F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
+ORPHAN_REAP_SECONDS = 5.0
+TERM_GRACE_SECONDS = 0.4
+
+Stdio = int | IO[bytes] | None
+
+
+class Child:
+    """A running process, the leader of its own session and process group."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._watch()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or a kernel (or filter) without pidfds
+            threading.Thread(target=self._wait_in_thread, args=(loop,), daemon=True).start()
+            return
+
+        def on_exit() -> None:
+            loop.remove_reader(fd)
+            os.close(fd)
+            self._finish(self._process.wait())
+
+        loop.add_reader(fd, on_exit)
+
+    def _wait_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        code = self._process.wait()
+        try:
+            loop.call_soon_threadsafe(self._finish, code)
+        except RuntimeError:
+            pass  # the loop has ended before the process
+
+    def _finish(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for death by a signal; ``None`` while it runs."""
+        return self._ended.result() if self._ended.done() else None
+
+    async def wait(self) -> int:
+        """Wait for the end of the process (not of its children). Cancelling is safe."""
+        return await asyncio.shield(self._ended)
+
+    def on_end(self, callback: Callable[[int], None]) -> None:
+        """Call ``callback`` with the exit status, in the loop, when the process has ended."""
+        self._ended.add_done_callback(lambda ended: callback(ended.result()))
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process group; does nothing when nobody is left in it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # PermissionError: only zombies, or set-uid programs that are not ours to kill
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str,
+    stdin: Stdio = subprocess.DEVNULL,
+    stdout: Stdio = subprocess.DEVNULL,
+    stderr: Stdio = subprocess.DEVNULL,
+) -> Child:
+    """Start ``argv`` in its own session with exactly ``env``. Programs are looked up on the PATH of ``env``.
+
+    :raises OSError: if it cannot be started (program or ``cwd`` missing, no permission).
+    """
+    program = shutil.which(argv[0], path=env.get("PATH", os.defpath)) or argv[0]
+    process = subprocess.Popen(
+        argv,
+        executable=program,
+        env=dict(env),
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    return Child(process)
+
+
+def pipe() -> tuple[int, int]:
+    """Make a pipe (read end, write end) whose read end does not block; as large as the system grants."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    enlarge_pipe(read_end)
+    return read_end, write_end
+
+
+def enlarge_pipe(fd: int) -> None:
+    """Let a pipe hold more, so that a fast writer needs fewer switches. Best effort."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_BYTES)
+    except (ImportError, OSError):
+        pass  # not Linux, or the user's pipe quota is used up
+
+
+class PipeReader:
+    """Reads a non-blocking descriptor as data comes and owns it: it is closed at the end of file."""
+
+    def __init__(self, fd: int, on_data: Callable[[bytes], None]) -> None:
+        self._fd = fd
+        self._on_data = on_data
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        """Read once; tell whether more may be waiting."""
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:  # EIO: the other side of a terminal is gone
+            data = b""
+        if not data:
+            self.close()
+            return False
+        self._on_data(data)
+        return True
+
+    def drain(self) -> None:
+        """Take what is there now, without waiting for more."""
+        while not self.ended.done() and self._read():
+            pass
+
+    def pause(self) -> None:
+        """Stop reading; the writer blocks once the pipe is full."""
+        if not self.ended.done():
+            self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Read again after :meth:`pause`."""
+        if not self.ended.done():
+            self._loop.add_reader(self._fd, self._read)
+
+    def close(self) -> None:
+        """Stop reading and close the descriptor. Safe to call twice."""
+        if not self.ended.done():
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self.ended.set_result(None)
+
+
+def exit_code(returncode: int) -> int:
+    """Map an exit status to what the API reports: -1 for death by a signal (facts 3.3)."""
+    return returncode if returncode >= 0 else -1
+
+
+# --- the tree of processes --------------------------------------------------------------------------------
+
+
+def parents() -> dict[int, tuple[int, str]]:
+    """Map each visible process to (parent, state letter), from ``/proc``; empty where there is none."""
+    table: dict[int, tuple[int, str]] = {}
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return table
+    for name in names:
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue  # it has just ended
+            table[int(name)] = (int(parent), state.decode())
+    return table
+
+
+def descendants(roots: Iterable[int]) -> set[int]:
+    """Find the living processes below ``roots`` (without those themselves)."""
+    children: dict[int, list[int]] = {}
+    for pid, (parent, state) in parents().items():
+        if state not in "ZX":
+            children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    queue = list(roots)
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            if pid not in found:
+                found.add(pid)
+                queue.append(pid)
+    return found
+
+
+def signal_all(pids: Iterable[int], *numbers: int) -> None:
+    """Send signals to processes, of which some may have ended already."""
+    for pid in pids:
+        for number in numbers:
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+
+async def end_tree(child: Child, grace_seconds: float) -> None:
+    """End a process and all below it: SIGTERM (and SIGHUP, for shells), after ``grace_seconds`` SIGKILL."""
+    everyone = descendants([child.pid])
+    child.signal_group(signal.SIGTERM)
+    signal_all([child.pid, *everyone], signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
+    try:
+        await asyncio.wait_for(_gone([child.pid, *everyone]), grace_seconds)
+    except asyncio.TimeoutError:
+        pass
+    everyone |= descendants([child.pid])
+    child.signal_group(signal.SIGKILL)
+    signal_all(everyone, signal.SIGKILL)
+    await child.wait()
+
+
+async def _gone(pids: Iterable[int]) -> None:
+    """Wait until none of ``pids`` lives (there is no event for processes that are not our children)."""
+    left = set(pids)
+    while left:
+        table = parents()
+        left = {pid for pid in left if table.get(pid, (0, "X"))[1] not in "ZX"}
+        if left:
+            await asyncio.sleep(0.02)
+
+
+async def end_everything() -> None:
+    """End all processes below this one: SIGTERM, a moment of grace, then SIGKILL until none is left."""
+    mine = os.getpid()
+    everyone = descendants([mine])
+    if not everyone:
+        return
+    signal_all(everyone, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
+    try:
+        await asyncio.wait_for(_gone(everyone), TERM_GRACE_SECONDS)
+    except asyncio.TimeoutError:
+        pass
+    for _ in range(20):  # a fork bomb can outrun one round
+        everyone = descendants([mine])
+        if not everyone:
+            return
+        signal_all(everyone, signal.SIGKILL)
+        await asyncio.sleep(0.01)
+    log.warning("%d processes survived SIGKILL", len(everyone))
+
+
+# --- orphans ----------------------------------------------------------------------------------------------
+
+
+def become_subreaper() -> bool:
+    """Adopt orphaned descendants; ``False`` where the system cannot (then only process groups are killed)."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+class OrphanReaper:
+    """Reaps adopted processes after their end, some seconds late.
+
+    Late, because a zombie may be a direct child for whose status somebody in this process is about to ask.
+    Costs nothing while nothing dies: it is woken by SIGCHLD.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._suspects: set[int] = set()
+
+    def start(self) -> None:
+        """Begin to listen for SIGCHLD (main thread only, as signals are)."""
+        self._loop.add_signal_handler(signal.SIGCHLD, self._schedule)
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        if self._timer:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(ORPHAN_REAP_SECONDS, self.reap)
+
+    def reap(self) -> None:
+        """Reap the zombies that were already zombies last time; look again while there are any."""
+        self._timer = None
+        mine = os.getpid()
+        zombies = {pid for pid, (parent, state) in parents().items() if parent == mine and state == "Z"}
+        for pid in zombies & self._suspects:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        self._suspects = zombies - self._suspects
+        if self._suspects:
+            self._schedule()
+
+
+async def _lifetime(app: web.Application) -> AsyncIterator[None]:
+    reaper = None
+    if threading.current_thread() is threading.main_thread() and become_subreaper():
+        reaper = OrphanReaper()
+        reaper.start()
+    yield
+    if reaper:
+        reaper.stop()
+
+
+async def _end_on_shutdown(app: web.Application) -> None:
+    await end_everything()
+
+
+def setup(app: web.Application) -> None:
+    """End every process with the application (before the handlers that wait for them are abandoned)."""
+    app.cleanup_ctx.append(_lifetime)
+    app.on_shutdown.append(_end_on_shutdown)
