@@ -1,0 +1,215 @@
+"""``jupyter daytona``: run notebooks headlessly, manage the local sandbox server and kernelspecs.
+
+Jupyter finds the program as ``jupyter-daytona``. Every command imports what it needs when it runs, so that
+``--help`` and ``version`` answer at once.
+
+Exit codes, the same for all commands: 0 all well, 1 the thing asked for failed (for ``run``: a cell failed),
+2 wrong usage, 3 the sandbox or the kernel failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INFRASTRUCTURE = 3
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code (argparse itself exits with 2 for usage errors)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(with_local=words[:1] == ["local"])
+    args = parser.parse_args(words)
+    if not words:
+        parser.print_help()
+        return EXIT_USAGE
+    try:
+        if words[0] == "local":
+            return _run_local(args)
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) went away. Closing stdout now keeps the interpreter from
+        # complaining later.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.close()
+        return EXIT_OK
+
+
+def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of all commands.
+
+    The commands under ``local`` belong to the local server's own module, which is imported only when
+    *with_local*.
+    """
+    parser = argparse.ArgumentParser(
+        prog="jupyter daytona",
+        description="Notebooks that run in a Daytona sandbox.",
+        epilog="exit codes: 0 ok, 1 a cell failed, 2 wrong usage, 3 sandbox or kernel failed, 130 interrupted",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND")
+    _add_run(commands)
+    _add_local(commands, load=with_local)
+    _add_install(commands)
+    _add_uninstall(commands)
+    _add_version(commands)
+    return parser
+
+
+if TYPE_CHECKING:
+    # The private name is argparse's own; there is no public one for what add_subparsers returns.
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _duration(text: str) -> float:
+    """Argparse type: a duration in seconds, more than zero."""
+    from .durations import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(
+            "a time limit must be more than zero; leave the option out for no limit"
+        )
+    return seconds
+
+
+def _add_run(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run a notebook headlessly and save its outputs",
+        description="Run all cells of a notebook in order, show progress, save the outputs after each cell.",
+    )
+    parser.add_argument("notebook", metavar="NOTEBOOK", type=Path, help="the .ipynb file to run")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, help="where to save (default: NAME.out.ipynb beside it)"
+    )
+    target.add_argument("--inplace", action="store_true", help="save the outputs in NOTEBOOK itself")
+    parser.add_argument(
+        "--timeout",
+        type=_duration,
+        metavar="TIME",
+        help="limit for the whole run, like 90s, 30m, 2h (default: none)",
+    )
+    parser.add_argument(
+        "--cell-timeout", type=_duration, metavar="TIME", help="limit for each cell, like 5m (default: none)"
+    )
+    parser.add_argument(
+        "--kernel", default="daytona", metavar="NAME", help="kernel to run it (default: daytona)"
+    )
+    parser.add_argument(
+        "--sandbox", metavar="NAME", help="run in this existing sandbox (name or id) and keep it afterwards"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar and no line per cell")
+    parser.add_argument(
+        "--allow-errors", action="store_true", help="go on after a cell that fails; the exit code is then 0"
+    )
+    parser.set_defaults(run=_run_notebook)
+
+
+def _run_notebook(args: argparse.Namespace) -> int:
+    from .runner import RunOptions, run_notebook
+
+    return run_notebook(
+        RunOptions(
+            notebook=args.notebook,
+            output=args.notebook if args.inplace else args.output,
+            kernel=args.kernel,
+            sandbox=args.sandbox,
+            timeout=args.timeout,
+            cell_timeout=args.cell_timeout,
+            progress=not args.no_progress,
+            allow_errors=args.allow_errors,
+        )
+    )
+
+
+def _add_local(commands: _Commands, *, load: bool) -> None:
+    if not load:
+        commands.add_parser("local", help="start, stop and inspect the embedded local sandbox server")
+        return
+    from .local import cli as local_cli
+
+    local_cli.add_parser(commands)
+
+
+def _run_local(args: argparse.Namespace) -> int:
+    from .local import cli as local_cli
+
+    return int(local_cli.run(args))
+
+
+def _add_install(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "install",
+        help="add another kernelspec, for example one per sandbox",
+        description="Write a kernelspec that starts this Python's daytona_kernel. The one named 'daytona' "
+        "comes with the package; more of them can carry a sandbox or settings of their own.",
+    )
+    parser.add_argument("--name", default="daytona", help="name of the kernelspec (default: daytona)")
+    parser.add_argument("--display-name", help="what Jupyter's launcher shows (default: Python 3 (Daytona))")
+    _add_location(parser)
+    parser.add_argument("--sandbox", metavar="NAME", help="sandbox (name or id) that this kernel uses")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="environment of this kernel; may be repeated",
+    )
+    parser.set_defaults(run=_install)
+
+
+def _install(args: argparse.Namespace) -> int:
+    from . import kernelspecs
+
+    return kernelspecs.install_command(args)
+
+
+def _add_uninstall(commands: _Commands) -> None:
+    parser = commands.add_parser("uninstall", help="remove a kernelspec that 'install' wrote")
+    parser.add_argument("--name", default="daytona", help="name of the kernelspec (default: daytona)")
+    _add_location(parser)
+    parser.set_defaults(run=_uninstall)
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from . import kernelspecs
+
+    return kernelspecs.uninstall_command(args)
+
+
+def _add_location(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--user", action="store_true", help="for this user (the default)")
+    where.add_argument("--sys-prefix", action="store_true", help="for this Python environment")
+    where.add_argument("--prefix", type=Path, metavar="DIR", help="under DIR/share/jupyter/kernels")
+
+
+def _add_version(commands: _Commands) -> None:
+    parser = commands.add_parser("version", help="print the version")
+    parser.set_defaults(run=_version)
+
+
+def _version(args: argparse.Namespace) -> int:
+    from ._version import __version__
+
+    print(__version__)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
