@@ -55,7 +55,7 @@ def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jupyter daytona",
         description="Notebooks that run in a Daytona sandbox.",
-        epilog="exit codes: 0 ok, 1 a cell failed, 2 wrong usage, 3 sandbox or kernel failed, 130 interrupted",
+        epilog="exit codes: 0 ok, 1 a cell failed, 2 wrong usage, 3 sandbox or kernel failed, 130 stopped",
     )
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_run(commands)
