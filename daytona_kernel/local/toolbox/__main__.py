@@ -19,6 +19,7 @@ import sys
 from aiohttp import web
 
 from .app import create_app
+from .children import own_process
 from .settings import ToolboxSettings
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ async def serve(settings: ToolboxSettings, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    app = create_app(settings)
+    own_process(app)
     runner = web.AppRunner(
-        create_app(settings),
+        app,
         access_log=None,
         shutdown_timeout=SHUTDOWN_GRACE_SECONDS,
         max_line_size=HEADER_LIMIT,

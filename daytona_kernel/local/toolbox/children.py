@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
 from aiohttp import web
 
@@ -28,6 +28,8 @@ PIPE_BYTES = 1024 * 1024
 READ_BYTES = 256 * 1024
 ORPHAN_REAP_SECONDS = 5.0
 TERM_GRACE_SECONDS = 0.4
+KILL_ROUNDS = 20
+"""A fork bomb can outrun some."""
 
 Stdio = int | IO[bytes] | None
 
@@ -80,6 +82,11 @@ class Child:
         """Call ``callback`` with the exit status, in the loop, when the process has ended."""
         self._ended.add_done_callback(lambda ended: callback(ended.result()))
 
+    async def end(self, grace_seconds: float) -> None:
+        """End it with its whole session and tree: SIGTERM, after ``grace_seconds`` SIGKILL."""
+        await end_tree(lambda: session_members(self.pid), grace_seconds)
+        await self.wait()
+
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group; does nothing when nobody is left in it."""
         try:
@@ -88,31 +95,61 @@ class Child:
             pass  # PermissionError: only zombies, or set-uid programs that are not ours to kill
 
 
-def spawn(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    cwd: str,
-    stdin: Stdio = subprocess.DEVNULL,
-    stdout: Stdio = subprocess.DEVNULL,
-    stderr: Stdio = subprocess.DEVNULL,
-) -> Child:
-    """Start ``argv`` in its own session with exactly ``env``. Programs are looked up on the PATH of ``env``.
+class Children:
+    """The processes that one application has started."""
 
-    :raises OSError: if it cannot be started (program or ``cwd`` missing, no permission).
-    """
-    program = shutil.which(argv[0], path=env.get("PATH", os.defpath)) or argv[0]
-    process = subprocess.Popen(
-        argv,
-        executable=program,
-        env=dict(env),
-        cwd=cwd,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=True,
-    )
-    return Child(process)
+    def __init__(self) -> None:
+        self._living: set[Child] = set()
+        self._adopts_orphans = False
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: Stdio = subprocess.DEVNULL,
+        stdout: Stdio = subprocess.DEVNULL,
+        stderr: Stdio = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Start ``argv`` in its own session with exactly ``env``, whose PATH is searched for the program.
+
+        :raises OSError: if it cannot be started (program or ``cwd`` missing, no permission).
+        :raises ValueError: if an argument holds a NUL.
+        """
+        program = shutil.which(argv[0], path=env.get("PATH", os.defpath)) or argv[0]
+        process = subprocess.Popen(
+            argv,
+            executable=program,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        child = Child(process)
+        self._living.add(child)
+        child.on_end(lambda _: self._living.discard(child))
+        return child
+
+    def adopt_orphans(self) -> None:
+        """Become responsible for everything below this process, which is a daemon and nothing else."""
+        self._adopts_orphans = become_subreaper()
+
+    async def end_all(self) -> None:
+        """End all that is left: SIGTERM, a moment of grace, then SIGKILL until none is left."""
+        await end_tree(self._roots, TERM_GRACE_SECONDS)
+
+    def _roots(self) -> set[int]:
+        if self._adopts_orphans:
+            return descendants([os.getpid()])
+        return {member for child in self._living for member in session_members(child.pid)}
+
+
+CHILDREN = web.AppKey("children", Children)
 
 
 def pipe() -> tuple[int, int]:
@@ -188,9 +225,23 @@ def exit_code(returncode: int) -> int:
 # --- the tree of processes --------------------------------------------------------------------------------
 
 
-def parents() -> dict[int, tuple[int, str]]:
-    """Map each visible process to (parent, state letter), from ``/proc``; empty where there is none."""
-    table: dict[int, tuple[int, str]] = {}
+class ProcessEntry(NamedTuple):
+    """One line of the table of processes."""
+
+    parent: int
+    session: int
+    state: str
+    """A letter as in ``ps``; Z and X mean dead."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.state not in "ZX"
+
+
+def processes() -> dict[int, ProcessEntry]:
+    """List the visible processes, from ``/proc``; empty where there is none."""
+    table: dict[int, ProcessEntry] = {}
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -199,19 +250,19 @@ def parents() -> dict[int, tuple[int, str]]:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+                    state, parent, _, session = file.read().rpartition(b")")[2].split()[:4]
             except (OSError, ValueError):
                 continue  # it has just ended
-            table[int(name)] = (int(parent), state.decode())
+            table[int(name)] = ProcessEntry(int(parent), int(session), state.decode())
     return table
 
 
 def descendants(roots: Iterable[int]) -> set[int]:
     """Find the living processes below ``roots`` (without those themselves)."""
     children: dict[int, list[int]] = {}
-    for pid, (parent, state) in parents().items():
-        if state not in "ZX":
-            children.setdefault(parent, []).append(pid)
+    for pid, entry in processes().items():
+        if entry.alive:
+            children.setdefault(entry.parent, []).append(pid)
     found: set[int] = set()
     queue = list(roots)
     while queue:
@@ -220,6 +271,11 @@ def descendants(roots: Iterable[int]) -> set[int]:
                 found.add(pid)
                 queue.append(pid)
     return found
+
+
+def session_members(session: int) -> set[int]:
+    """Find the living processes of a session: also those whose parent has ended."""
+    return {pid for pid, entry in processes().items() if entry.session == session and entry.alive}
 
 
 def signal_all(pids: Iterable[int], *numbers: int) -> None:
@@ -232,49 +288,39 @@ def signal_all(pids: Iterable[int], *numbers: int) -> None:
                 pass
 
 
-async def end_tree(child: Child, grace_seconds: float) -> None:
-    """End a process and all below it: SIGTERM (and SIGHUP, for shells), after ``grace_seconds`` SIGKILL."""
-    everyone = descendants([child.pid])
-    child.signal_group(signal.SIGTERM)
-    signal_all([child.pid, *everyone], signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
+async def end_tree(find_roots: Callable[[], Iterable[int]], grace_seconds: float) -> None:
+    """End processes and all below them: SIGTERM (SIGHUP for shells), after ``grace_seconds`` SIGKILL.
+
+    ``find_roots`` is asked again for each round: what dies may leave orphans that are roots themselves.
+    """
+
+    def everyone() -> set[int]:
+        roots = set(find_roots())
+        return roots | descendants(roots)
+
+    signal_all(everyone(), signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
     try:
-        await asyncio.wait_for(_gone([child.pid, *everyone]), grace_seconds)
+        await asyncio.wait_for(_gone(everyone()), grace_seconds)
     except asyncio.TimeoutError:
         pass
-    everyone |= descendants([child.pid])
-    child.signal_group(signal.SIGKILL)
-    signal_all(everyone, signal.SIGKILL)
-    await child.wait()
+    for _ in range(KILL_ROUNDS):
+        left = everyone()
+        signal_all(left, signal.SIGKILL)
+        try:
+            return await asyncio.wait_for(_gone(left), 0.05)
+        except asyncio.TimeoutError:
+            continue
+    log.warning("%d processes survived SIGKILL", len(everyone()))
 
 
 async def _gone(pids: Iterable[int]) -> None:
     """Wait until none of ``pids`` lives (there is no event for processes that are not our children)."""
     left = set(pids)
     while left:
-        table = parents()
-        left = {pid for pid in left if table.get(pid, (0, "X"))[1] not in "ZX"}
+        table = processes()
+        left = {pid for pid in left if pid in table and table[pid].alive}
         if left:
             await asyncio.sleep(0.02)
-
-
-async def end_everything() -> None:
-    """End all processes below this one: SIGTERM, a moment of grace, then SIGKILL until none is left."""
-    mine = os.getpid()
-    everyone = descendants([mine])
-    if not everyone:
-        return
-    signal_all(everyone, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
-    try:
-        await asyncio.wait_for(_gone(everyone), TERM_GRACE_SECONDS)
-    except asyncio.TimeoutError:
-        pass
-    for _ in range(20):  # a fork bomb can outrun one round
-        everyone = descendants([mine])
-        if not everyone:
-            return
-        signal_all(everyone, signal.SIGKILL)
-        await asyncio.sleep(0.01)
-    log.warning("%d processes survived SIGKILL", len(everyone))
 
 
 # --- orphans ----------------------------------------------------------------------------------------------
@@ -318,7 +364,7 @@ class OrphanReaper:
         """Reap the zombies that were already zombies last time; look again while there are any."""
         self._timer = None
         mine = os.getpid()
-        zombies = {pid for pid, (parent, state) in parents().items() if parent == mine and state == "Z"}
+        zombies = {pid for pid, e in processes().items() if e.parent == mine and e.state == "Z"}
         for pid in zombies & self._suspects:
             try:
                 os.waitpid(pid, os.WNOHANG)
@@ -329,21 +375,24 @@ class OrphanReaper:
             self._schedule()
 
 
-async def _lifetime(app: web.Application) -> AsyncIterator[None]:
-    reaper = None
-    if threading.current_thread() is threading.main_thread() and become_subreaper():
-        reaper = OrphanReaper()
-        reaper.start()
+async def _reap_orphans(app: web.Application) -> AsyncIterator[None]:
+    reaper = OrphanReaper()
+    reaper.start()
     yield
-    if reaper:
-        reaper.stop()
+    reaper.stop()
+
+
+def own_process(app: web.Application) -> None:
+    """Make ``app`` the master of this whole process: orphans are adopted, reaped, and killed at the end."""
+    app[CHILDREN].adopt_orphans()
+    app.cleanup_ctx.append(_reap_orphans)
 
 
 async def _end_on_shutdown(app: web.Application) -> None:
-    await end_everything()
+    await app[CHILDREN].end_all()
 
 
 def setup(app: web.Application) -> None:
     """End every process with the application (before the handlers that wait for them are abandoned)."""
-    app.cleanup_ctx.append(_lifetime)
+    app[CHILDREN] = Children()
     app.on_shutdown.append(_end_on_shutdown)

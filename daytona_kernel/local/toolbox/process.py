@@ -6,6 +6,7 @@ import os
 
 from aiohttp import web
 
+from .children import CHILDREN
 from .errors import ToolboxError
 from .fields import Fields, body_fields
 from .settings import SETTINGS, SPAWN_ENV
@@ -32,6 +33,7 @@ async def execute(request: web.Request) -> web.Response:
     env = request.app[SPAWN_ENV] | fields.environment("envs")
     cwd = os.path.join(request.app[SETTINGS].work_dir, fields.text("cwd", ""))
     outcome = await run(
+        request.app[CHILDREN],
         [find_shell(env)],
         env=env,
         cwd=cwd,

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .children import Child, PipeReader, exit_code, pipe, spawn
+from .children import Child, Children, PipeReader, exit_code, pipe
 from .errors import ToolboxError
 
 
@@ -62,6 +62,7 @@ def input_file(data: bytes) -> int:
 
 
 async def run(
+    children: Children,
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
@@ -78,7 +79,7 @@ async def run(
     read_end, write_end = pipe()
     source = input_file(stdin)
     try:
-        child = spawn(argv, env=env, cwd=cwd, stdin=source, stdout=write_end, stderr=write_end)
+        child = children.spawn(argv, env=env, cwd=cwd, stdin=source, stdout=write_end, stderr=write_end)
     except (OSError, ValueError) as exc:
         os.close(read_end)
         return Outcome(-1, str(exc).encode("utf-8", "replace"))
@@ -91,6 +92,7 @@ async def run(
         status = await asyncio.wait_for(_ended(child, reader), timeout_seconds)
     except asyncio.TimeoutError:
         child.signal_group(signal.SIGKILL)
+        await child.wait()
         raise ToolboxError(408, "request timeout: command execution timeout", "REQUEST_TIMEOUT") from None
     finally:
         reader.close()
