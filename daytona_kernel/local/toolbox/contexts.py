@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -14,7 +13,7 @@ from typing import Any
 from . import quirks
 from .chunks import ExecuteRequest, encode_frame, to_chunk
 from .clients import Client
-from .worker_process import WorkerProcess
+from .worker_process import Host, WorkerProcess
 
 QUEUE_LENGTH = 128
 """Executions that may wait in one context; further clients wait for a place (v0.190.0)."""
@@ -60,14 +59,11 @@ class Context:
     says so (as in v0.190.0).
     """
 
-    def __init__(
-        self, context_id: str, cwd: str, python: str, env: Mapping[str, str], traits: frozenset[str]
-    ) -> None:
+    def __init__(self, context_id: str, cwd: str, host: Host, traits: frozenset[str]) -> None:
         self.id = context_id
         self.cwd = cwd
         self.created_at = datetime.now(timezone.utc)
-        self._python = python
-        self._env = env
+        self._host = host
         self._quirks = traits
         self._worker: WorkerProcess | None = None
         self._left_behind: list[WorkerProcess] = []
@@ -107,7 +103,7 @@ class Context:
                 self._left_behind.append(worker)
             if not os.path.isdir(self.cwd):  # noqa: ASYNC240 - one look at a local directory
                 raise NotADirectoryError(self.cwd)
-            self._worker = await WorkerProcess.start(self._python, self.cwd, self._env, self)
+            self._worker = await WorkerProcess.start(self._host, self.cwd, self)
 
     async def submit(self, job: Job) -> None:
         """Put *job* at the end of the queue; waits for a place in it."""
@@ -241,10 +237,9 @@ class Context:
 class Contexts:
     """All contexts of one sandbox. They live in the daemon's memory only."""
 
-    def __init__(self, work_dir: str, python: str, env: Mapping[str, str], traits: frozenset[str]) -> None:
+    def __init__(self, host: Host, work_dir: str, traits: frozenset[str]) -> None:
+        self._host = host
         self._work_dir = work_dir
-        self._python = python
-        self._env = env
         self._quirks = traits
         self._contexts: dict[str, Context] = {}
         self._default: Context | None = None
@@ -301,7 +296,7 @@ class Contexts:
 
     def _new(self, context_id: str, cwd: str | None) -> Context:
         path = os.path.join(self._work_dir, cwd or "")
-        return Context(context_id, os.path.normpath(path), self._python, self._env, self._quirks)
+        return Context(context_id, os.path.normpath(path), self._host, self._quirks)
 
     async def _start(self, context: Context) -> None:
         try:

@@ -29,10 +29,12 @@ from http import HTTPStatus
 from aiohttp import WSMsgType, web
 
 from . import quirks
+from .children import CHILDREN
 from .chunks import BadRequestError, ExecuteRequest, parse_request
 from .clients import Client
 from .contexts import Context, Contexts, Job
 from .settings import SETTINGS, SPAWN_ENV
+from .worker_process import Host
 
 PREFIX = "/process/interpreter"
 CONTEXTS = web.AppKey("contexts", Contexts)
@@ -47,7 +49,9 @@ def setup(app: web.Application) -> None:
     """Add the interpreter's routes and clean-up."""
     app[QUIRKS] = quirks.from_environment()
     app.on_startup.append(_start)
-    app.on_shutdown.append(_stop)
+    # First of all: a client is to see its connection cut, not the end of code that somebody's SIGTERM
+    # interrupted.
+    app.on_shutdown.insert(0, _stop)
     app.router.add_post(f"{PREFIX}/context", _create_context)
     app.router.add_get(f"{PREFIX}/context", _list_contexts)
     app.router.add_delete(PREFIX + "/context/{id}", _delete_context)
@@ -57,7 +61,8 @@ def setup(app: web.Application) -> None:
 async def _start(app: web.Application) -> None:
     settings = app[SETTINGS]
     env = app[SPAWN_ENV]
-    app[CONTEXTS] = Contexts(settings.work_dir, settings.python, env, app[QUIRKS])
+    host = Host(app[CHILDREN], settings.python, env)
+    app[CONTEXTS] = Contexts(host, settings.work_dir, app[QUIRKS])
 
 
 async def _stop(app: web.Application) -> None:

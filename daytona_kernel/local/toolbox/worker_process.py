@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from .children import KILL_ROUNDS, Child, Children, pipe, session_members, signal_all
 from .chunks import LineSplitter, LineTooLongError, parse_line
 
 SCRIPT_NAME = "daytona_repl_worker.py"
-PIPE_BYTES = 1024 * 1024
-"""Wished capacity of the chunk pipe; the system's default of 64 KiB costs a switch between processes per 64
-KiB."""
 READ_BYTES = 1024 * 1024
 READS_AFTER_DEATH = 64
 """A dead worker's child may keep writing to the pipe; what the worker itself left there is one pipe's
@@ -25,6 +22,16 @@ content."""
 LINES_PER_TURN = 256
 """Lines handled before the event loop gets a turn, so that a flood neither starves it nor fills a client's
 queue."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a worker needs of its sandbox."""
+
+    children: Children
+    python: str
+    env: Mapping[str, str]
+    """The environment of workers; a view of what may change between two starts."""
 
 
 class Sink(Protocol):
@@ -77,10 +84,8 @@ def install_script(temp_dir: str) -> Path:
 class WorkerProcess:
     """One worker, in a session of its own so that its children can be found and killed with it."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, commands: asyncio.WriteTransport, chunk_fd: int, sink: Sink
-    ) -> None:
-        self._process = process
+    def __init__(self, child: Child, commands: asyncio.WriteTransport, chunk_fd: int, sink: Sink) -> None:
+        self._child = child
         self._commands = commands
         self._chunk_fd = chunk_fd
         self._sink = sink
@@ -95,25 +100,17 @@ class WorkerProcess:
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
-    async def start(cls, python: str, cwd: str, env: Mapping[str, str], sink: Sink) -> WorkerProcess:
+    async def start(cls, host: Host, cwd: str, sink: Sink) -> WorkerProcess:
         """Start a worker; it takes commands at once (they wait in the pipe while Python starts).
 
         Raises ``OSError`` if the interpreter or *cwd* does not exist or the script cannot be written.
         """
-        script = install_script(env.get("TMPDIR") or "/tmp")  # noqa: S108 - the real daemon's place
+        script = install_script(host.env.get("TMPDIR") or "/tmp")  # noqa: S108 - the real daemon's place
         command_read, command_write = os.pipe()
-        chunk_read, chunk_write = os.pipe()
+        chunk_read, chunk_write = pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                python,
-                str(script),
-                stdin=command_read,
-                stdout=chunk_write,
-                stderr=asyncio.subprocess.DEVNULL,
-                cwd=cwd,
-                env=dict(env),
-                start_new_session=True,
-            )
+            argv = [host.python, str(script)]
+            child = host.children.spawn(argv, env=host.env, cwd=cwd, stdin=command_read, stdout=chunk_write)
         except BaseException:
             os.close(command_write)
             os.close(chunk_read)
@@ -121,19 +118,14 @@ class WorkerProcess:
         finally:
             os.close(command_read)
             os.close(chunk_write)
-        with suppress(
-            OSError, AttributeError
-        ):  # not Linux, or the user's allowance of pipe memory is used up
-            fcntl.fcntl(chunk_read, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        os.set_blocking(chunk_read, False)
         loop = asyncio.get_running_loop()
         commands, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(command_write, "wb", 0))
-        return cls(process, commands, chunk_read, sink)
+        return cls(child, commands, chunk_read, sink)
 
     @property
     def pid(self) -> int:
         """Its process id, which is its session's too."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def alive(self) -> bool:
@@ -164,23 +156,26 @@ class WorkerProcess:
         """End the worker and whatever it left behind in its session."""
         self.kill()
         if not self.dead.is_set() or self._has_orphans:  # else the number may be somebody else's by now
-            kill_session(self.pid)
+            for _ in range(KILL_ROUNDS):
+                members = session_members(self.pid)
+                signal_all(members, signal.SIGKILL)
+                if not members:
+                    break
 
     def _signal(self, number: int) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        if self._child.returncode is None:
+            signal_all({self.pid}, number)
 
     async def _watch(self) -> None:
         """Report the worker's death, after what it had written before."""
-        await self._process.wait()
+        await self._child.wait()
         self._exited = True
         self._readable.set()
         await asyncio.wait({self._reader})
         os.close(self._chunk_fd)
         if not self._commands.is_closing():  # it closes itself when it meets a broken pipe
             self._commands.abort()
-        self._has_orphans = bool(_session_members(self.pid))
+        self._has_orphans = bool(session_members(self.pid))
         self.dead.set()
         self._sink.worker_died(self)
 
@@ -227,35 +222,3 @@ class WorkerProcess:
         if fields is not None:
             while not self._sink.deliver(self, fields):
                 await self._sink.relieve()
-
-
-def kill_session(leader: int) -> None:
-    """SIGKILL every process of the session that *leader* started, itself included.
-
-    Without ``/proc`` (not Linux) only its process group is reached.
-    """
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-    for _ in range(10):  # a process may fork between our look and our signal
-        members = list(_session_members(leader))
-        if not members:
-            return
-        for pid in members:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _session_members(leader: int) -> list[int]:
-    found: list[int] = []
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return found
-    for name in names:
-        if name.isdigit():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # "pid (name) state ppid pgrp session ..."; the name may hold spaces and brackets.
-                state, _, _, session = file.read().rpartition(b")")[2].split()[:4]
-                if int(session) == leader and state not in (b"Z", b"X"):
-                    found.append(int(name))
-    return found
