@@ -1,0 +1,77 @@
+"""One JupyterLab server and one browser for all browser tests; private folders for both."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .lab import LabPage
+
+# The same variable as in the conformance suite: another kernel shows whether a failure is ours or the test's.
+KERNEL = os.environ.get("DAYTONA_KERNEL_TEST_KERNEL", "daytona")
+
+
+@pytest.fixture(scope="session")
+def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that JupyterLab shows."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
+    """Return a page of a running JupyterLab, in a running browser."""
+    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed (extra: lab)")
+    pytest.importorskip("selenium", reason="selenium is not installed (extra: test)")
+    from .lab import LabPage, chromium, lab_server, missing
+
+    if reason := missing():
+        pytest.skip(reason)
+    home = tmp_path_factory.mktemp("browser")
+    # JupyterLab reads the user's settings from the home folder, and the local sandbox server keeps its state
+    # there.
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
+    with lab_server(lab_folder, environment) as url, chromium(home / "profile") as driver:
+        yield LabPage(driver, url)
+
+
+@pytest.fixture(scope="session")
+def kernel_title() -> str:
+    """The display name of the kernel under test."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    return str(KernelSpecManager().get_kernel_spec(KERNEL).display_name)
+
+
+@pytest.fixture
+def notebook(lab_folder: Path, request: pytest.FixtureRequest) -> str:
+    """Write a notebook with the cells of the test's ``cells`` marker and return its name."""
+    marker = request.node.get_closest_marker("cells")
+    assert marker is not None
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{number}",
+            "metadata": {},
+            "outputs": [],
+            "source": source,
+            "execution_count": None,
+        }
+        for number, source in enumerate(marker.args)
+    ]
+    metadata = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}
+    name = f"{request.node.name}.ipynb"
+    content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    (lab_folder / name).write_text(json.dumps(content))
+    return name
