@@ -73,11 +73,12 @@ if TYPE_CHECKING:
 
 def _duration(text: str) -> float:
     """Argparse type: a duration in seconds, more than zero."""
-    from .durations import parse_duration
+    from .config import parse_duration_s
+    from .errors import ConfigurationError
 
     try:
-        seconds = parse_duration(text)
-    except ValueError as exc:
+        seconds = parse_duration_s(text)
+    except ConfigurationError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
     if seconds <= 0:
         raise argparse.ArgumentTypeError(

@@ -10,8 +10,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .durations import format_duration
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -101,6 +99,20 @@ def make_progress(enabled: bool, out: TextIO | None = None) -> Progress:
     if not enabled:
         return Progress()
     return BarProgress(out) if out.isatty() else LineProgress(out)
+
+
+def format_duration(seconds: float) -> str:
+    """Return *seconds* for a human eye: ``0.4s``, ``12s``, ``3m05s``, ``2h07m``, ``3d04h``."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02d}s"
+    if total < 86400:
+        return f"{total // 3600}h{total % 3600 // 60:02d}m"
+    return f"{total // 86400}d{total % 86400 // 3600:02d}h"
 
 
 def cell_title(source: str) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .durations import format_duration
-from .progress import Progress, make_progress, readable_traceback
+from . import errors
+from .progress import Progress, format_duration, make_progress, readable_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,9 @@ EXIT_INTERRUPTED = 130
 HEADLESS_VARIABLE = "DAYTONA_KERNEL_HEADLESS"
 SANDBOX_VARIABLE = "DAYTONA_SANDBOX"
 
-# How errors of ours and of the SDK are named, as opposed to those of the notebook's own code.
-_INFRASTRUCTURE_NAMES = ("Sandbox", "Daytona")
+# How errors of the SDK and of the local side are named, as opposed to those of the notebook's own code;
+# besides the names in errors.py.
+_INFRASTRUCTURE_PREFIXES = ("Sandbox", "Daytona")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STARTUP_SECONDS = 120
 _INTERRUPT_GRACE_SECONDS = 5.0
@@ -309,7 +310,7 @@ class _Run:
         tagged = "raises-exception" in cell.metadata.get("tags", [])
         if tagged:
             return
-        infrastructure = name.startswith(_INFRASTRUCTURE_NAMES)
+        infrastructure = is_infrastructure(name)
         if self._options.allow_errors and not infrastructure:
             self._tolerated += 1
             return
@@ -372,6 +373,15 @@ class _Run:
 
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, kill)
+
+
+def is_infrastructure(ename: str) -> bool:
+    """Tell whether an error of this name is the sandbox's (or the way to it), not that of the notebook's
+    code."""
+    if ename.startswith(_INFRASTRUCTURE_PREFIXES):
+        return True
+    ours = getattr(errors, ename, None)
+    return isinstance(ours, type) and issubclass(ours, errors.DaytonaKernelError)
 
 
 def is_runnable(cell: NotebookNode) -> bool:

@@ -101,6 +101,23 @@ def test_a_cell_tagged_raises_exception_may_fail(make_notebook: MakeNotebook) ->
     assert run(make_notebook("1 / 0", "print(2)", tags={0: ["raises-exception"]})) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("SandboxGone", True),
+        ("DaytonaRateLimitError", True),
+        ("ConnectionFailed", True),
+        ("ExecutionUnknown", True),
+        ("CredentialsError", True),
+        ("ValueError", False),
+        ("annotations", False),
+        ("", False),
+    ],
+)
+def test_which_errors_are_the_sandboxs(name: str, expected: bool) -> None:
+    assert runner.is_infrastructure(name) is expected
+
+
 @pytest.mark.parametrize("options", [[], ["--allow-errors"]])
 def test_an_error_of_the_sandbox_is_told_from_one_of_the_notebook(
     make_notebook: MakeNotebook, capfd: pytest.CaptureFixture[str], options: list[str]
