@@ -1,0 +1,104 @@
+"""Entry: puts the agent together around a context's globals, once.
+
+This leans on how the interpreter's worker works (observed on v0.190.0): it looks ``sys.__stdout__`` and
+``sys.stdin`` up each time it writes a chunk or reads a command. If a worker should not, the kernel notices that no
+``done`` comes, and starts a new context with ``capture`` off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import fcntl
+import io
+import os
+import sys
+from typing import Any
+
+from .interrupts import Interrupts
+from .outbox import Outbox
+from .service import Agent
+from .spool import Spool
+from .stdin import CommandStdin, main_thread
+from .streams import Capture, OutStream
+from .world import put_right
+
+HIGH_FD = 200
+"""Our descriptors live above what user code closes in bulk (``os.closerange(3, 100)`` and the like)."""
+ENTRY = "__daytona__"
+"""Name of the entry among the builtins, where it survives a cleared namespace and a cleared ``sys.modules``."""
+
+
+class ProtocolStream(io.TextIOBase):
+    """``sys.__stdout__``: the worker's protocol for the worker, ordinary output for user code."""
+
+    encoding = "utf-8"  # type: ignore[assignment]
+    errors = "strict"
+    name = "<stdout>"
+
+    def __init__(self, outbox: Outbox, user_stream: OutStream, is_worker: Any) -> None:
+        self._outbox = outbox
+        self._user_stream = user_stream
+        self._is_worker = is_worker
+        self._line = ""
+
+    def write(self, string: str) -> int:
+        """Whole lines of the worker go to the daemon; what anybody else writes is output of the cell."""
+        if not self._is_worker():
+            return self._user_stream.write(string)
+        self._line += string
+        if self._line.endswith("\n"):
+            line, self._line = self._line, ""
+            self._outbox.write_protocol(line.encode("utf-8", "surrogatepass"))
+        return len(string)
+
+    def fileno(self) -> int:
+        """The captured descriptor."""
+        return self._user_stream.fileno()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+
+def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
+    """Make the agent and its entry. ``options``: ``name`` of the spool directory, ``capture`` (bool)."""
+    if getattr(builtins, ENTRY, None) is not None:
+        return
+    module = put_right(user_ns)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    interrupts = Interrupts()
+    interrupts.install()
+    spool = Spool(options["name"])
+    capturing = options.get("capture", True)
+    protocol_fd = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) if capturing else 1
+    outbox = Outbox(protocol_fd, interrupts, spool)
+    capture = Capture(outbox)
+    agent = Agent(user_ns, module, loop, interrupts, outbox, capture, spool)
+    if capturing:
+        _take_descriptors(agent)
+    os.register_at_fork(after_in_child=lambda: _in_child(agent))
+    setattr(builtins, ENTRY, agent.handle)
+
+
+def _take_descriptors(agent: Agent) -> None:
+    command_fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    stdin = CommandStdin(command_fd, agent.loop, agent.is_worker)
+    stdin.before_wait = agent.between_executions
+    stdout = OutStream(agent.outbox, agent.capture, "stdout", 1)
+    # The bootstrap itself is an execution: the worker's own output at its end must find the protocol.
+    sys.__stdout__ = ProtocolStream(agent.outbox, stdout, lambda: not agent.running and main_thread())  # type: ignore[misc,assignment]
+    sys.__stderr__ = OutStream(agent.outbox, agent.capture, "stderr", 2)  # type: ignore[misc,assignment]
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc,assignment]
+    agent.capture.start()
+
+
+def _in_child(agent: Agent) -> None:
+    """A forked child is no kernel: usual signals, output through the pipe, no commands."""
+    agent.running = True
+    agent.interrupts.release_in_child()
+    agent.capture.forget_in_child()

@@ -1,0 +1,191 @@
+"""Requests answered by IPython: cells, completion, inspection, history.
+
+The rules (what a reply holds, when the count goes up, which cells run as coroutines) are those of ipykernel's
+``IPythonKernel``, so that no front end can tell the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import IPython
+from IPython.core.completer import provisionalcompleter, rectify_completions
+from IPython.utils.tokenutil import token_at_cursor
+
+from .interrupts import Interrupts
+from .outbox import Outbox
+from .shell import ZMQInteractiveShell, make_shell, safe_str
+
+Content = dict[str, Any]
+
+
+class IPythonBackend:
+    """Answers requests with an IPython shell around the context's globals. Runs in the main thread."""
+
+    name = "IPython"
+    version = IPython.__version__
+
+    def __init__(self, user_ns: Content, user_module: Any, outbox: Outbox, interrupts: Interrupts) -> None:
+        self.shell: ZMQInteractiveShell = make_shell(user_ns, user_module, outbox)
+        self._interrupts = interrupts
+
+    @property
+    def banner(self) -> str:
+        """IPython's banner, for consoles."""
+        return str(self.shell.banner)
+
+    @property
+    def execution_count(self) -> int:
+        """The number that the next cell gets."""
+        return int(self.shell.execution_count)
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        self.shell.execution_count = value
+
+    def set_parent(self, parent: Content) -> None:
+        """Say which request is being served."""
+        self.shell.kernel.parent = parent
+
+    # -- cells -------------------------------------------------------------------------------------
+
+    async def execute(self, content: Content) -> Content:
+        """Run a cell; the content of its ``execute_reply``."""
+        shell = self.shell
+        result = await self._run(content)
+        error = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+        if result.success and not shell._last_traceback_during_displayhook:
+            reply: Content = {"status": "ok", "user_expressions": {}}
+            expressions = content.get("user_expressions") or {}
+            if expressions:
+                with self._interrupts.raising():
+                    reply["user_expressions"] = shell.user_expressions(expressions)
+        else:
+            traceback = shell._last_traceback or []
+            ename, evalue = str(type(error).__name__), safe_str(error)
+            reply = {"status": "error", "traceback": traceback, "ename": ename, "evalue": evalue}
+            reply["user_expressions"] = {}
+        reply["execution_count"] = shell.execution_count - 1
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
+        return reply
+
+    async def _run(self, content: Content) -> Any:
+        shell = self.shell
+        code = content["code"]
+        options = {
+            "silent": content["silent"],
+            "store_history": content["store_history"],
+            "cell_id": content.get("cell_id"),
+        }
+        prepared: Content = {"preprocessing_exc_tuple": None}
+        try:
+            prepared["transformed_cell"] = shell.transform_cell(code)
+        except Exception:
+            prepared = {"transformed_cell": code, "preprocessing_exc_tuple": sys.exc_info()}
+        if shell.should_run_async(code, **prepared):
+            return await self._run_async(code, options, prepared)
+        with self._interrupts.raising():
+            return shell.run_cell(code, **options)
+
+    async def _run_async(self, code: str, options: Content, prepared: Content) -> Any:
+        shell = self.shell
+        shell._last_traceback = None
+        shell._last_traceback_during_displayhook = False
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(shell.run_cell_async(code, **options, **prepared))
+        result = None
+        with self._interrupts.cancelling(lambda: _cancel_soon(loop, task)):
+            try:
+                result = await task
+            finally:
+                shell.events.trigger("post_execute")
+                if not options["silent"]:
+                    shell.events.trigger("post_run_cell", result)
+        return result
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def complete(self, content: Content) -> Content:
+        """The content of a ``complete_reply``, with jedi's types where there is jedi."""
+        code, cursor = content["code"], content["cursor_pos"]
+        if cursor is None:
+            cursor = len(code)
+        with provisionalcompleter():
+            found = list(rectify_completions(code, self.shell.Completer.completions(code, cursor)))
+        types = [
+            {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature}
+            for c in found
+        ]
+        return {
+            "matches": [c.text for c in found],
+            "cursor_start": found[0].start if found else cursor,
+            "cursor_end": found[0].end if found else cursor,
+            "metadata": {"_jupyter_types_experimental": types},
+            "status": "ok",
+        }
+
+    def inspect(self, content: Content) -> Content:
+        """The content of an ``inspect_reply``."""
+        name = token_at_cursor(content["code"], content["cursor_pos"])
+        reply: Content = {"status": "ok", "data": {}, "metadata": {}}
+        try:
+            bundle = self.shell.object_inspect_mime(
+                name, detail_level=content["detail_level"], omit_sections=set(content["omit_sections"])
+            )
+        except KeyError:
+            reply["found"] = False
+            return reply
+        reply["data"].update(bundle)
+        if not self.shell.enable_html_pager:
+            reply["data"].pop("text/html", None)
+        reply["found"] = True
+        return reply
+
+    def history(self, content: Content) -> Content:
+        """The content of a ``history_reply``."""
+        manager = self.shell.history_manager
+        kind, raw, output = content["hist_access_type"], content["raw"], content["output"]
+        found: Any = []
+        if kind == "tail":
+            found = manager.get_tail(content["n"], raw=raw, output=output, include_latest=True)
+        elif kind == "range":
+            start, stop = content["start"], content["stop"]
+            found = manager.get_range(content["session"], start, stop, raw=raw, output=output)
+        elif kind == "search":
+            unique = content["unique"]
+            found = manager.search(content["pattern"], raw=raw, output=output, n=content["n"], unique=unique)
+        return {"status": "ok", "history": list(found)}
+
+    def is_complete(self, content: Content) -> Content:
+        """The content of an ``is_complete_reply``, by this Python's own grammar."""
+        status, indent = self.shell.input_transformer_manager.check_complete(content["code"])
+        reply: Content = {"status": status}
+        if status == "incomplete":
+            reply["indent"] = " " * (indent or 0)
+        return reply
+
+    def report_error(self) -> Content:
+        """Show the exception being handled as the cell's error; the content of the reply."""
+        self.shell.showtraceback()
+        etype, evalue, _ = sys.exc_info()
+        return {
+            "status": "error",
+            "ename": etype.__name__ if etype else "Exception",
+            "evalue": safe_str(evalue),
+            "traceback": self.shell._last_traceback or [],
+            "execution_count": self.execution_count - 1,
+            "user_expressions": {},
+            "payload": [],
+        }
+
+    def shutdown(self) -> None:
+        """End the shell as a process exit would: history saved, handlers run."""
+        self.shell.atexit_operations()
+
+
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
+    """Cancel ``task`` from a signal handler."""
+    loop.call_soon_threadsafe(lambda: task.done() or task.cancel())

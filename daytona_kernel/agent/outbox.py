@@ -1,0 +1,234 @@
+"""Frames on their way out: one order for text and messages, numbered, spooled, with flow control.
+
+Producers append to a deque, which needs no lock, so ``print`` stays cheap and may be interrupted anywhere. A
+thread of its own drains it, joins neighbouring text, and writes lines to the spool and to the interpreter's
+protocol stream; only the end of an execution is written by the main thread itself. So neither a signal nor a
+recursion limit in user code can cut a line in two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from .. import wire
+from .interrupts import Interrupts
+from .spool import Spool
+
+FLUSH_CHARS = 64 * 1024
+"""Pending characters that are written out without the usual delay."""
+FULL_CHARS = 1024 * 1024
+"""Pending characters at which producers wait: bounds memory, and is the back-pressure for floods."""
+FLUSH_DELAY_S = 0.02
+STREAM_CHARS = 64 * 1024
+CHUNK_CHARS = 192 * 1024
+"""Text per chunk of the interpreter; with escaping it stays well under its limit of 1 MiB."""
+WINDOW_BYTES = 24 * 1024 * 1024
+WINDOW_CHUNKS = 600
+"""Most that may be on its way without the kernel's acknowledgement. The daemon queues 1024 chunks and cuts off a
+client that has more waiting (v0.190.0); what is in the window always fits."""
+ACK_PATIENCE_S = 15.0
+"""Without an acknowledgement for so long, the kernel is gone: the cell goes on, and its output is spooled only."""
+IDLE_CHARS = 16 * 1024 * 1024
+"""Most text kept from background threads while no execution runs; then the oldest goes."""
+
+
+class Outbox:
+    """All output of the context. Producers may be in any thread, and in ``__del__`` methods."""
+
+    def __init__(self, protocol_fd: int, interrupts: Interrupts, spool: Spool) -> None:
+        self.entries: deque[tuple[Any, ...]] = deque()
+        self.pending_chars = 0
+        self.compress_over_chars = wire.NO_COMPRESSION
+        self._protocol_fd = protocol_fd
+        self._interrupts = interrupts
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._id = ""
+        self._number = 0
+        self._armed = False
+        self._wanted, self._hurry, self._space = threading.Event(), threading.Event(), threading.Event()
+        self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
+        self._sent_bytes = 0
+        self._detached = False
+        self._flusher = threading.Thread(target=self._flush_forever, name="daytona-outbox", daemon=True)
+        self._flusher.start()
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def write(self, name: str, text: str) -> None:
+        """Add text of the stream ``name`` (``stdout`` or ``stderr``)."""
+        self.entries.append((name, text))
+        self.pending_chars += len(text)
+        if not self._armed:
+            self._armed = True
+            self._wanted.set()
+        if self.pending_chars >= FLUSH_CHARS:
+            self._press()
+
+    def post(
+        self,
+        type: str,
+        content: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        buffers: tuple[bytes, ...] = (),
+    ) -> None:
+        """Add a message. It goes out at once, after all that came before it."""
+        size = sum(len(value) for value in content.get("data", {}).values() if isinstance(value, str))
+        self.pending_chars += size
+        self.entries.append((None, type, content, metadata or {}, buffers, size))
+        self._press()
+
+    def _press(self) -> None:
+        """Have the pending output written now; wait if there is too much of it."""
+        self._hurry.set()
+        self._wanted.set()
+        while (
+            self.pending_chars >= FULL_CHARS and self._id and threading.current_thread() is not self._flusher
+        ):
+            self._space.clear()
+            self._space.wait(0.1)
+
+    # -- executions --------------------------------------------------------------------------------
+
+    def begin(self, execution_id: str) -> None:
+        """From now on, output belongs to this execution; what waits from before goes to it, too."""
+        with self._interrupts.hold(), self._lock:
+            self._id, self._number = execution_id, 0
+            self._sent.clear()
+            self._sent_bytes = 0
+            self._detached = False
+            self._spool.begin(execution_id)
+
+    def end(self) -> None:
+        """The execution is over: output waits for the next one."""
+        with self._interrupts.hold(), self._lock:
+            self._id = ""
+            self._spool.close()
+
+    def resend(self, number: int) -> None:
+        """Send the lines of the last execution again, from ``number`` on: its client lost the connection."""
+        for line in self._spool.read(number):
+            self.write_protocol(json.dumps({"type": "stdout", "text": line}).encode("ascii") + b"\n")
+
+    @property
+    def active(self) -> bool:
+        """Whether an execution is running."""
+        return bool(self._id)
+
+    def flush(self) -> None:
+        """Write out all that is pending. Does nothing while no execution runs, or in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        with self._interrupts.hold(), self._lock:
+            self._drain()
+        self._space.set()
+
+    def write_protocol(self, data: bytes) -> None:
+        """Write the worker's own protocol lines, never in the middle of one of ours."""
+        with self._interrupts.hold(), self._lock:
+            self._write_all(data)
+
+    # -- below: with the lock held -----------------------------------------------------------------
+
+    def _drain(self) -> None:
+        if not self._id:
+            self._drop_excess()
+            return
+        lines: list[str] = []
+        chars = 0
+        first = self._number
+        for type, content, metadata, buffers in self._messages():
+            frame = wire.Frame(self._id, type, content, metadata, buffers)
+            for line in wire.encode(frame, self._number, self.compress_over_chars):
+                if lines and chars + len(line) > CHUNK_CHARS:
+                    self._send(first, lines)
+                    lines, chars, first = [], 0, self._number
+                lines.append(line)
+                chars += len(line)
+                self._number += 1
+        if lines:
+            self._send(first, lines)
+
+    def _messages(self) -> Any:
+        """Yield the pending messages, neighbouring text of one stream joined and long text cut."""
+        entries = self.entries
+        name: str | None = None
+        texts: list[str] = []
+        chars = 0
+        while True:
+            entry = entries.popleft() if entries else None
+            if texts and (entry is None or entry[0] != name or chars >= STREAM_CHARS):
+                yield from _streams(name, "".join(texts))
+                texts, chars = [], 0
+            if entry is None:
+                return
+            name = entry[0]
+            if name is None:
+                self.pending_chars -= entry[5]
+                yield entry[1:5]
+            else:
+                texts.append(entry[1])
+                chars += len(entry[1])
+                self.pending_chars -= len(entry[1])
+
+    def _send(self, first: int, lines: list[str]) -> None:
+        text = "".join(lines)
+        self._spool.append(first, text.encode("ascii"))
+        chunk = json.dumps({"type": "stdout", "text": text})
+        self._await_window()
+        self._sent.append((first + len(lines), len(chunk)))
+        self._sent_bytes += len(chunk)
+        self._write_all(chunk.encode("ascii") + b"\n")
+
+    def _await_window(self) -> None:
+        if self._sent_bytes < WINDOW_BYTES and len(self._sent) < WINDOW_CHUNKS:
+            return
+        give_up_at = time.monotonic() + ACK_PATIENCE_S
+        while True:
+            self._take_acknowledgement()
+            if self._sent_bytes < WINDOW_BYTES // 2 and len(self._sent) < WINDOW_CHUNKS // 2:
+                self._detached = False
+                return
+            if self._detached or self._interrupts.pending:
+                self._spool.shrink()
+                return
+            if time.monotonic() > give_up_at:
+                self._detached = True
+            else:
+                time.sleep(0.005)
+
+    def _take_acknowledgement(self) -> None:
+        number = self._spool.acknowledged()
+        while self._sent and self._sent[0][0] <= number:
+            self._sent_bytes -= self._sent.popleft()[1]
+        self._spool.trim(number)
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._protocol_fd, view) :]
+
+    def _drop_excess(self) -> None:
+        while self.pending_chars > IDLE_CHARS and self.entries:
+            entry = self.entries.popleft()
+            self.pending_chars -= entry[5] if entry[0] is None else len(entry[1])
+
+    def _flush_forever(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._hurry.wait(FLUSH_DELAY_S)
+            self._wanted.clear()
+            self._hurry.clear()
+            self._armed = False
+            self.flush()
+
+
+def _streams(name: str | None, text: str) -> Any:
+    for start in range(0, len(text), STREAM_CHARS):
+        yield "stream", {"name": name, "text": text[start : start + STREAM_CHARS]}, {}, ()

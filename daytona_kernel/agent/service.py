@@ -1,0 +1,274 @@
+"""One request, from its JSON to its ``done``: the function that every execution of the context calls."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import platform
+import sys
+import threading
+import uuid
+from typing import Any
+
+from . import usage
+from .interrupts import Interrupts
+from .outbox import Outbox
+from .plain import PlainBackend
+from .spool import Spool
+from .stdin import InputBridge, main_thread
+from .streams import Capture, OutStream
+from .world import MainModule
+
+Content = dict[str, Any]
+REMEMBERED = 4096
+"""Execution ids kept to recognise one that is sent again; far more than can be in doubt at a time."""
+
+
+class Agent:
+    """Everything of one context. Its methods run in the worker's main thread."""
+
+    def __init__(
+        self,
+        user_ns: Content,
+        user_module: MainModule,
+        loop: asyncio.AbstractEventLoop,
+        interrupts: Interrupts,
+        outbox: Outbox,
+        capture: Capture,
+        spool: Spool,
+    ) -> None:
+        self.user_ns = user_ns
+        self.user_module = user_module
+        self.loop = loop
+        self.interrupts = interrupts
+        self.outbox = outbox
+        self.capture = capture
+        self.spool = spool
+        self.token = uuid.uuid4().hex
+        self.running = False
+        self.stdin = InputBridge(outbox, spool.directory)
+        self.backend: Any = None
+        self._comms: Any = None
+        self._seen: dict[str, None] = {}
+        self._streams: dict[str, Any] = {}
+        self._builtin_threads = 0
+
+    def is_worker(self) -> bool:
+        """Whether a read of ``sys.stdin`` here comes from the worker, waiting for its next command."""
+        return not self.running and main_thread()
+
+    def between_executions(self) -> None:
+        """Called when the worker waits for a command: its streams must not be the ones threads print to."""
+        sys.stdout, sys.stderr = self._stream("stdout"), self._stream("stderr")
+
+    # -- one request -------------------------------------------------------------------------------
+
+    def handle(self, text: str) -> None:
+        """Serve the request in ``text``. Raises nothing: the worker dies of some exceptions."""
+        request = json.loads(text)
+        execution_id = request["id"]
+        saved = sys.stdout, sys.stderr
+        self.running = True
+        try:
+            if execution_id in self._seen:
+                self.outbox.resend(request.get("from", 0))
+            else:
+                self._remember(execution_id)
+                self._serve(request)
+        finally:
+            self._streams = {"stdout": sys.__dict__.get("stdout"), "stderr": sys.__dict__.get("stderr")}
+            sys.stdout, sys.stderr = saved
+            self.running = False
+
+    def _remember(self, execution_id: str) -> None:
+        self._seen[execution_id] = None
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def _serve(self, request: Content) -> None:
+        self._prepare()
+        self.outbox.compress_over_chars = request.get("compress_over_chars", self.outbox.compress_over_chars)
+        self.outbox.begin(request["id"])
+        self.outbox.post("ready", {"token": self.token})
+        if request["type"] == "execute":
+            self.outbox.flush()
+        try:
+            reply = self._answer(request)
+        finally:
+            self.interrupts.disarm()
+            self.capture.drain()
+        self.outbox.post("done", {"reply": reply, "state": self._state()})
+        self.outbox.flush()
+        self.outbox.end()
+
+    def _answer(self, request: Content) -> Content:
+        task = self.loop.create_task(self._dispatch(request))
+        for _ in range(100):
+            try:
+                self.loop.run_until_complete(task)
+                return task.result()
+            except BaseException:
+                # A signal between two steps of the loop, or user code that stopped the loop.
+                if task.done() and not task.cancelled():
+                    break
+        try:
+            return task.result()
+        except BaseException:
+            return self._report()
+
+    async def _dispatch(self, request: Content) -> Content:
+        try:
+            return await self._call(request)
+        except BaseException:
+            return self._report()
+
+    def _report(self) -> Content:
+        if self.backend is not None:
+            return dict(self.backend.report_error())
+        name, value = sys.exc_info()[:2]
+        ename = name.__name__ if name else "Exception"
+        return {"status": "error", "ename": ename, "evalue": str(value), "traceback": []}
+
+    async def _call(self, request: Content) -> Content:
+        kind, content = request["type"], request["content"]
+        if kind == "hello":
+            return self._hello(content)
+        self.backend.set_parent(request.get("parent") or {})
+        if "execution_count" in request:
+            self.backend.execution_count = request["execution_count"]
+        if kind == "execute":
+            self.stdin.install(content.get("allow_stdin", False))
+            try:
+                return dict(await self.backend.execute(content))
+            finally:
+                self.stdin.remove()
+        if kind == "comm":
+            return await self._comm(request)
+        if kind == "comm_info":
+            return self._comm_info(content)
+        if kind == "usage":
+            return usage.usage()
+        if kind == "shutdown":
+            return self._shutdown()
+        with self.interrupts.raising():
+            return dict(getattr(self.backend, kind)(content))
+
+    def _state(self) -> Content:
+        return {
+            "execution_count": self.backend.execution_count if self.backend else 1,
+            "background": self._has_background(),
+        }
+
+    def _has_background(self) -> bool:
+        """Whether threads or tasks of the user's may go on printing after the execution."""
+        try:
+            tasks = any(not task.done() for task in asyncio.all_tasks(self.loop))
+        except RuntimeError:
+            tasks = False
+        return tasks or threading.active_count() > self._builtin_threads
+
+    # -- the cell's surroundings -------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Put back what the last cell may have broken."""
+        self.interrupts.install()
+        self.capture.restore()
+        sys.modules["__main__"] = self.user_module
+        if not self.loop.is_closed():
+            asyncio.set_event_loop(self.loop)
+        else:
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        sys.stdout, sys.stderr = self._stream("stdout"), self._stream("stderr")
+
+    def _stream(self, name: str) -> Any:
+        """The stream user code last set, unless it is unusable."""
+        stream = self._streams.get(name)
+        if stream is None or getattr(stream, "closed", False):
+            stream = OutStream(self.outbox, self.capture, name, 1 if name == "stdout" else 2)
+            self._streams[name] = stream
+        return stream
+
+    # -- requests that are no cells ----------------------------------------------------------------
+
+    def _hello(self, content: Content) -> Content:
+        """Start the shell; tell who we are. ``ipython_path``: where IPython was uploaded to, if it was."""
+        path = content.get("ipython_path")
+        if path and path not in sys.path:
+            sys.path.append(path)
+        if self.backend is None or (path and isinstance(self.backend, PlainBackend)):
+            self.backend = self._make_backend(content)
+            for name, value in (content.get("variables") or {}).items():
+                self.user_ns.setdefault(name, value)
+        self._builtin_threads = threading.active_count()
+        return {
+            "status": "ok",
+            "pid": os.getpid(),
+            "process_group": os.getpgid(0),
+            "python": platform.python_version(),
+            "executable": sys.executable,
+            "shell": self.backend.name,
+            "shell_version": self.backend.version,
+            "banner": self.backend.banner,
+            "token": self.token,
+            "capture": self.capture.on,
+            "spool": self.spool.directory,
+            "cwd": _cwd(),
+            "home": os.path.expanduser("~"),
+        }
+
+    def _make_backend(self, content: Content) -> Any:
+        arguments = (self.user_ns, self.user_module, self.outbox, self.interrupts)
+        try:
+            from .cells import IPythonBackend
+
+            backend = IPythonBackend(*arguments)
+        except Exception as exc:
+            if not isinstance(exc, ImportError):
+                print(f"IPython could not be started: {type(exc).__name__}: {exc}", file=sys.stderr)
+            return PlainBackend(*arguments)
+        from IPython.core.error import StdinNotImplementedError
+
+        self.stdin.refusal = StdinNotImplementedError
+        try:
+            from . import comms
+        except ImportError:
+            return backend
+        self._comms = comms.install(self.outbox)
+        backend.shell.kernel.comm_manager = self._comms
+        backend.shell.configurables.append(self._comms)
+        return backend
+
+    async def _comm(self, request: Content) -> Content:
+        if self._comms is None:
+            return {"status": "error"}
+        from ..wire import b64decode
+        from . import comms
+
+        message = dict(request["parent"])
+        message["content"] = request["content"]
+        message["buffers"] = [memoryview(b64decode(item)) for item in request.get("buffers", [])]
+        with self.interrupts.raising():
+            comms.handle(self._comms, request["comm_type"], message)
+        return {"status": "ok"}
+
+    def _comm_info(self, content: Content) -> Content:
+        if self._comms is None:
+            return {"status": "ok", "comms": {}}
+        from . import comms
+
+        return comms.info(self._comms, content.get("target_name"))
+
+    def _shutdown(self) -> Content:
+        self.backend.shutdown()
+        atexit._run_exitfuncs()
+        return {"status": "ok"}
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

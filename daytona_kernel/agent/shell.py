@@ -1,0 +1,291 @@
+"""The IPython shell that runs the cells.
+
+A subclass of IPython's own ``InteractiveShell``, made the way ipykernel makes its one, since libraries look at
+that: its class name, ``config.IPKernelApp``, ``kernel.comm_manager`` and so on decide whether plots and progress
+bars take the notebook form.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+from IPython.core import page
+from IPython.core.autocall import ZMQExitAutocall
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magics.code import CodeMagics, MacroToEdit
+from IPython.core.usage import default_banner
+from IPython.utils.process import system
+from traitlets import Any as AnyTrait
+from traitlets import CBool, Instance, Type, default, observe
+
+from .display import FrameDisplayHook, FrameDisplayPublisher
+from .outbox import Outbox
+
+
+class CellCompiler(CachingCompiler):  # type: ignore[misc]
+    """Names the code of a cell like ipykernel does, so that warnings and tracebacks read the same."""
+
+    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
+        """A file name that no file has; IPython shows it as ``Cell In[n]``."""
+        name = os.environ.get("IPYKERNEL_CELL_NAME")
+        if name is None:
+            digest = zlib.crc32(raw_code.encode("utf-8", "surrogatepass"))
+            name = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}", f"{digest}.py")
+        return name
+
+
+@magics_class
+class KernelMagics(Magics):  # type: ignore[misc]
+    """The magics that ipykernel adds to IPython's, as far as they make sense in a sandbox."""
+
+    @line_magic
+    def edit(self, parameter_s: str = "", last_call: list[str] | None = None) -> None:
+        """Ask the front end to open an editor. Options as in IPython: -n NUMBER, -p, -r."""
+        opts, args = self.parse_options(parameter_s, "prn:")
+        try:
+            filename, lineno, _ = CodeMagics._find_edit_target(self.shell, args, opts, last_call or ["", ""])
+        except MacroToEdit:
+            print("Macro editing not yet implemented in 2-process model.")
+            return
+        payload = {"source": "edit_magic", "filename": str(Path(filename).resolve()), "line_number": lineno}
+        self.shell.payload_manager.write_payload(payload)
+
+    @line_magic
+    def clear(self, arg_s: str) -> None:
+        """Clear the terminal."""
+        self.shell.system("clear")
+
+    @line_magic
+    def less(self, arg_s: str) -> None:
+        """Show a file of the sandbox through the pager; Python files in colour."""
+        if not arg_s:
+            raise UsageError("Missing filename.")
+        text = Path(arg_s).read_text()
+        page.page(self.shell.pycolorize(text) if arg_s.endswith(".py") else text)
+
+    more = line_magic("more")(less)
+
+    @line_magic
+    def man(self, arg_s: str) -> None:
+        """Show a manual page through the pager."""
+        page.page(self.shell.getoutput(f"man {arg_s} | col -b", split=False))
+
+    @line_magic
+    def autosave(self, arg_s: str) -> None:
+        """Set the classic notebook's autosave interval, in seconds; 0 turns it off."""
+        from IPython.display import Javascript, display
+
+        try:
+            interval = int(arg_s)
+        except ValueError as exc:
+            raise UsageError(f"%%autosave requires an integer, got {arg_s!r}") from exc
+        script = f"IPython.notebook.set_autosave_interval({1000 * interval})"
+        display(Javascript(script), include=["application/javascript"])
+        print(f"Autosaving every {interval} seconds" if interval else "Autosave disabled")
+
+    @line_magic
+    def connect_info(self, arg_s: str) -> None:
+        """Say where the connection file is: not in the sandbox."""
+        warnings.warn(
+            "The connection file is on the machine of the kernel, not in the sandbox.", stacklevel=2
+        )
+
+    @line_magic
+    def qtconsole(self, arg_s: str) -> None:
+        """Say that no window can be opened from the sandbox."""
+        warnings.warn(
+            "A qtconsole can be opened on the machine of the kernel, not in the sandbox.", stacklevel=2
+        )
+
+    @line_magic
+    def subshell(self, arg_s: str) -> None:
+        """Say that there are no subshells: the interpreter runs one execution at a time."""
+        print("Kernel does not support subshells")
+
+
+class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+    """IPython's shell with frames for output. Named after ipykernel's, which libraries look for."""
+
+    displayhook_class = Type(FrameDisplayHook)
+    display_pub_class = Type(FrameDisplayPublisher)
+    exiter = Instance(ZMQExitAutocall)
+    kernel = AnyTrait()
+    readline_use = CBool(False)
+    autoindent = CBool(False)
+    keepkernel_on_exit: bool | None = None
+
+    _last_traceback: list[str] | None = None
+    _last_traceback_during_displayhook = False
+
+    def __init__(self, *args: Any, outbox: Outbox, **kwargs: Any) -> None:
+        self._outbox = outbox
+        super().__init__(*args, **kwargs)
+        if "IPKernelApp" not in self.config:
+            self.config.IPKernelApp.connection_file = ""  # tqdm and others ask for this key
+
+    @default("banner1")
+    def _default_banner1(self) -> str:
+        return str(default_banner)
+
+    @default("exiter")
+    def _default_exiter(self) -> ZMQExitAutocall:
+        return ZMQExitAutocall(self)
+
+    @observe("exit_now")
+    def _update_exit_now(self, change: Any) -> None:
+        """The kernel is told by the payload of :meth:`ask_exit`."""
+
+    def init_display_pub(self) -> None:
+        """Give the publisher its wire."""
+        super().init_display_pub()
+        self.display_pub.outbox = self._outbox
+
+    def init_displayhook(self) -> None:
+        """Give the display hook its wire."""
+        super().init_displayhook()
+        self.displayhook.outbox = self._outbox
+
+    def init_environment(self) -> None:
+        """Make child processes colourful and unpaged, as ipykernel does."""
+        os.environ.update(TERM="xterm-color", CLICOLOR="1", FORCE_COLOR="1", CLICOLOR_FORCE="1")
+        os.environ.update(PAGER="cat", GIT_PAGER="cat")
+
+    def init_hooks(self) -> None:
+        """Send what goes to the pager to the front end."""
+        super().init_hooks()
+        self.set_hook("show_in_pager", page.as_hook(self.payloadpage_page), 99)
+
+    def init_magics(self) -> None:
+        """Add the kernel's magics."""
+        super().init_magics()
+        self.register_magics(KernelMagics)
+        self.magics_manager.register_alias("ed", "edit")
+
+    def init_virtualenv(self) -> None:
+        """A kernel runs in its own environment already."""
+
+    def payloadpage_page(
+        self, strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: str | None = None
+    ) -> None:
+        """Page ``strg`` (text or mime bundle) in the front end."""
+        data = strg if isinstance(strg, dict) else {"text/plain": strg}
+        self.payload_manager.write_payload({"source": "page", "data": data, "start": max(0, start)})
+
+    def ask_exit(self) -> None:
+        """``exit`` and ``quit``: the front end is asked to end the kernel."""
+        self.exit_now = not self.keepkernel_on_exit
+        payload = {"source": "ask_exit", "keepkernel": self.keepkernel_on_exit}
+        self.payload_manager.write_payload(payload)
+
+    def set_next_input(self, text: str, replace: bool = False) -> None:
+        """Put ``text`` in the next cell, or with ``replace`` in this one."""
+        self.payload_manager.write_payload({"source": "set_next_input", "text": text, "replace": replace})
+
+    def run_cell(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a cell and forget the last one's traceback."""
+        self._last_traceback = None
+        self._last_traceback_during_displayhook = False
+        return super().run_cell(*args, **kwargs)
+
+    def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
+        if self.displayhook.msg is not None:
+            self._last_traceback_during_displayhook = True
+        content = {"traceback": stb, "ename": str(etype.__name__), "evalue": safe_str(evalue)}
+        self._outbox.post("error", content)
+        self._last_traceback = stb
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """There is no screen in the sandbox; ``inline`` and none need none."""
+        if gui not in (None, "", "inline", "asyncio"):
+            raise UsageError(f"GUI event loops are not available in a sandbox (asked for {gui!r}).")
+
+    def system_piped(self, cmd: str) -> None:
+        """``!cmd`` with its output streamed; the exit status goes to ``_exit_code``."""
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        exit_code = system(self.var_expand(cmd, depth=1))
+        self.user_ns["_exit_code"] = exit_code
+        if getattr(self, "system_raise_on_error", False) and exit_code != 0:
+            raise CalledProcessError(exit_code, cmd)
+
+    system = system_piped
+
+    @property
+    def parent_header(self) -> dict[str, Any]:
+        """The request whose cell runs."""
+        return dict(self.kernel.get_parent()) if self.kernel is not None else {}
+
+    def get_parent(self) -> dict[str, Any]:
+        """The request whose cell runs."""
+        return self.parent_header
+
+
+ZMQInteractiveShell.__module__ = "ipykernel.zmqshell"
+InteractiveShellABC.register(ZMQInteractiveShell)
+
+
+def safe_str(value: object) -> str:
+    """``str(value)``, or a word about why there is none: an exception's ``__str__`` may fail."""
+    try:
+        return str(value)
+    except Exception as exc:
+        return f"<exception str() failed: {type(exc).__name__}>"
+
+
+class KernelProxy:
+    """What user code finds as ``get_ipython().kernel``: the little of a kernel that libraries use."""
+
+    def __init__(self) -> None:
+        self.shell: ZMQInteractiveShell | None = None
+        self.comm_manager: Any = None
+        self.parent: dict[str, Any] = {}
+        self.session = None
+        self.iopub_socket = None
+
+    def get_parent(self, channel: str | None = None) -> dict[str, Any]:
+        """The request whose cell runs: at least its ``header``."""
+        return self.parent
+
+    @property
+    def _parent_header(self) -> dict[str, Any]:
+        return self.parent
+
+    @property
+    def execution_count(self) -> int:
+        """The number of the next cell."""
+        return self.shell.execution_count if self.shell is not None else 0
+
+
+def init_pdb() -> None:
+    """Make ``pdb`` interruptible, with the front end for input, as ipykernel does."""
+    import pdb
+
+    from IPython.core import debugger
+
+    if hasattr(debugger, "InterruptiblePdb"):
+        debugger.Pdb = debugger.InterruptiblePdb
+        pdb.Pdb = debugger.Pdb  # type: ignore[misc]
+        pdb.set_trace = debugger.set_trace
+
+
+def make_shell(user_ns: dict[str, Any], user_module: Any, outbox: Outbox) -> ZMQInteractiveShell:
+    """Start IPython around ``user_ns``, the context's own globals."""
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    sys.displayhook = sys.__displayhook__
+    kernel = KernelProxy()
+    init_pdb()
+    shell: ZMQInteractiveShell = ZMQInteractiveShell.instance(
+        user_ns=user_ns, user_module=user_module, kernel=kernel, compiler_class=CellCompiler, outbox=outbox
+    )
+    kernel.shell = shell
+    return shell

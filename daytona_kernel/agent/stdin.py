@@ -1,0 +1,176 @@
+"""``input()``, ``getpass()``, and the worker's command pipe.
+
+Descriptor 0 of the worker is the pipe that commands come through: a cell (or a child process) that reads it would
+eat the next cell. So the pipe moves to a private descriptor, descriptor 0 becomes ``/dev/null``, and ``sys.stdin``
+an object that knows who is reading: the worker between executions gets commands, anybody else end-of-file, as
+under ipykernel. While it waits for a command, asyncio's loop runs, so that background tasks go on between cells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import getpass
+import io
+import json
+import os
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from .outbox import Outbox
+
+REPLY_POLL_S = 0.01
+
+
+class StdinNotImplementedError(NotImplementedError):
+    """Replaced by IPython's own class of that name where there is IPython."""
+
+
+class CommandStdin(io.TextIOBase):
+    """``sys.stdin``: the worker's commands for the worker, end-of-file for everybody else."""
+
+    encoding = "utf-8"  # type: ignore[assignment]
+    errors = "strict"
+    name = "<stdin>"
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, is_worker: Callable[[], bool]) -> None:
+        self._fd = fd
+        self._loop = loop
+        self._is_worker = is_worker
+        self._buffer = bytearray()
+        self.before_wait: Callable[[], None] = lambda: None
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        """The next command, for the worker (run by the event loop meanwhile); else the empty string."""
+        if not self._is_worker():
+            return ""
+        self.before_wait()
+        while b"\n" not in self._buffer:
+            self._wait_readable()
+            data = os.read(self._fd, 1 << 20)
+            if not data:
+                return ""
+            self._buffer += data
+        end = self._buffer.index(b"\n") + 1
+        line = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        return line.decode("utf-8")
+
+    def read(self, size: int | None = -1, /) -> str:
+        """End of file."""
+        return ""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """Descriptor 0, which is ``/dev/null``."""
+        return 0
+
+    def __iter__(self) -> CommandStdin:
+        return self
+
+    def __next__(self) -> str:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def _wait_readable(self) -> None:
+        """Run the event loop until the command pipe can be read."""
+        if not _has_work(self._loop):
+            return
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+        try:
+            self._loop.run_until_complete(ready)
+        finally:
+            self._loop.remove_reader(self._fd)
+
+
+def _has_work(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop can be run here; a loop that user code closed or runs elsewhere can not."""
+    return not loop.is_closed() and not loop.is_running()
+
+
+class InputBridge:
+    """``input()`` and ``getpass.getpass()`` as Jupyter's ``input_request``.
+
+    The answer comes as a file ``{directory}/input-{request id}`` that the kernel uploads: JSON and a newline, which
+    is waited for since an upload is not atomic.
+    """
+
+    def __init__(self, outbox: Outbox, directory: str) -> None:
+        self._outbox = outbox
+        self._directory = directory
+        self.allowed = False
+        self.refusal: type[Exception] = StdinNotImplementedError
+        self._input = builtins.input
+        self._getpass = getpass.getpass
+
+    def install(self, allowed: bool) -> None:
+        """Before a cell: ``allowed`` is the request's ``allow_stdin``."""
+        self.allowed = allowed
+        builtins.input = self.raw_input
+        getpass.getpass = self.getpass  # type: ignore[assignment]
+
+    def remove(self) -> None:
+        """After a cell: put back what was there, as ipykernel does."""
+        builtins.input = self._input
+        getpass.getpass = self._getpass
+
+    def raw_input(self, prompt: object = "") -> str:
+        """Ask the front end for a line."""
+        if not self.allowed:
+            raise self.refusal("raw_input was called, but this frontend does not support input requests.")
+        return self._ask(str(prompt), False)
+
+    def getpass(self, prompt: str = "", stream: TextIO | None = None, *, echo_char: str | None = None) -> str:
+        """Ask the front end for a line that it does not show."""
+        if not self.allowed:
+            raise self.refusal("getpass was called, but this frontend does not support input requests.")
+        for name, value in (("stream", stream), ("echo_char", echo_char)):
+            if value is not None:
+                text = f"The `{name}` parameter of `getpass.getpass` will have no effect when using ipykernel"
+                warnings.warn(text, UserWarning, stacklevel=2)
+        return self._ask(prompt, True)
+
+    def _ask(self, prompt: str, password: bool) -> str:
+        request_id = uuid.uuid4().hex
+        path = os.path.join(self._directory, f"input-{request_id}")
+        content = {"prompt": prompt, "password": password, "request_id": request_id}
+        self._outbox.post("input_request", content)
+        try:
+            while (answer := _read_answer(path)) is None:
+                time.sleep(REPLY_POLL_S)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted by user") from None
+        finally:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        value = str(answer.get("value", ""))
+        if value == "\x04":
+            raise EOFError
+        return value
+
+
+def _read_answer(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        answer = json.loads(text) if text.endswith("\n") else None
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def main_thread() -> bool:
+    """Whether the caller is the main thread, where the worker lives."""
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,165 @@
+"""``sys.stdout``, ``sys.stderr``, and whatever is written to descriptors 1 and 2 behind their back."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import io
+import os
+import select
+import struct
+import termios
+import threading
+import time
+from collections.abc import Iterable
+
+from .outbox import Outbox
+
+AWAY_S = 0.0005
+"""Python code silent for so long may have waited for a child: its output comes first."""
+
+
+class OutStream(io.TextIOBase):
+    """A text stream that feeds the outbox. Named after ipykernel's, since error messages show the name."""
+
+    encoding = "UTF-8"  # type: ignore[assignment]
+    errors = "strict"
+
+    def __init__(self, outbox: Outbox, capture: Capture, name: str, fd: int) -> None:
+        self._outbox = outbox
+        self._capture = capture
+        self.name = name
+        self._fd = fd
+        self._closed = False
+        self._pid = os.getpid()
+        self._last = 0.0
+
+    def write(self, string: str) -> int:
+        """Add ``string`` to the output; in a forked child, to the pipe that the parent reads."""
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string)}")
+        if self._closed:
+            raise ValueError("I/O operation on closed file")
+        now = time.monotonic()
+        if now - self._last > AWAY_S:
+            if os.getpid() != self._pid:
+                return self._write_in_child(string)
+            self._capture.drain()
+        self._last = now
+        self._outbox.write(self.name, string)
+        return len(string)
+
+    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
+        """Write each of ``lines``."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Nothing to do: the outbox keeps the order and sends text within 20 ms."""
+
+    def fileno(self) -> int:
+        """The captured descriptor, so that ``subprocess`` can inherit this stream."""
+        if self._capture.on:
+            return self._fd
+        raise io.UnsupportedOperation("fileno")
+
+    def isatty(self) -> bool:
+        """A notebook is no terminal."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self) -> None:
+        """Refuse further output. The next cell gets a fresh stream."""
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether user code has closed the stream."""
+        return self._closed
+
+    def _write_in_child(self, string: str) -> int:
+        self._last = 0.0
+        if self._capture.on:
+            data = memoryview(string.encode("utf-8", "backslashreplace"))
+            while data:
+                data = data[os.write(self._fd, data) :]
+        return len(string)
+
+
+OutStream.__module__ = "ipykernel.iostream"
+
+
+class Capture:
+    """Descriptors 1 and 2 as pipes whose content becomes stream output.
+
+    Without it, what child processes and C code write would land in the middle of the worker's protocol.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.on = False
+        self._names: dict[int, str] = {}
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+        self._lock = threading.Lock()
+        self._write_ends: dict[int, int] = {}
+
+    def start(self) -> None:
+        """Move descriptors 1 and 2 to pipes. The worker's protocol must have moved away from 1 before."""
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            read_end, write_end = os.pipe()
+            self._names[read_end] = name
+            self._decoders[read_end] = codecs.getincrementaldecoder("utf-8")("replace")
+            self._write_ends[fd] = write_end
+        self.on = True
+        self.restore()
+        threading.Thread(target=self._read_forever, name="daytona-capture", daemon=True).start()
+
+    def restore(self) -> None:
+        """Put the pipes (back) onto descriptors 1 and 2. Called before each cell: user code may close them."""
+        for fd, write_end in self._write_ends.items():
+            try:
+                if os.path.samestat(os.fstat(fd), os.fstat(write_end)):
+                    continue
+            except OSError:
+                pass
+            os.dup2(write_end, fd)
+
+    def drain(self) -> None:
+        """Take what is in the pipes now, so that it comes before what is written next."""
+        if not self.on:
+            return
+        for fd in self._names:
+            while _available(fd):
+                self._read(fd)
+
+    def forget_in_child(self) -> None:
+        """In a forked child: the parent reads the pipes, and locks may be held by threads that are not here."""
+        self._names = {}
+        self._lock = threading.Lock()
+
+    def _read_forever(self) -> None:
+        poll = select.poll()
+        for fd in self._names:
+            poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                self._read(fd)
+
+    def _read(self, fd: int) -> None:
+        with self._lock:
+            if not _available(fd):
+                return
+            text = self._decoders[fd].decode(os.read(fd, 65536))
+            if text:
+                self._outbox.write(self._names[fd], text)
+
+
+def _available(fd: int) -> int:
+    """Bytes that can be read without waiting."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+    except OSError:
+        return 0

@@ -1,0 +1,227 @@
+"""Settings: which service, which sandbox, and what becomes of it. Every trait's ``help`` is its manual.
+
+Order of precedence: command line or configuration file, then ``DAYTONA_KERNEL_*`` and ``DAYTONA_*`` environment
+variables, then the default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from traitlets import (
+    Bool,
+    CaselessStrEnum,
+    Dict,
+    Float,
+    Int,
+    TraitError,
+    TraitType,
+    Unicode,
+    default,
+    validate,
+)
+from traitlets.config import LoggingConfigurable
+
+from .errors import ConfigurationError
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE)
+
+
+def parse_duration_s(text: str | float) -> float:
+    """Seconds of a human duration: ``30m``, ``1h30m``, ``7d``; a bare number is seconds.
+
+    Raises :class:`ConfigurationError` for anything else, negative numbers included.
+    """
+    if isinstance(text, (int, float)):
+        if text < 0:
+            raise ConfigurationError(f"A duration can not be negative: {text}.")
+        return float(text)
+    position, total = 0, 0.0
+    stripped = text.strip()
+    while position < len(stripped):
+        match = _DURATION.match(stripped, position)
+        if match is None:
+            break
+        total += float(match[1]) * _UNITS_S[match[2].lower()]
+        position = match.end()
+    if not stripped or position < len(stripped):
+        raise ConfigurationError(f"{text!r} is not a duration.", hint="Write it like 45s, 30m, 1h30m or 7d.")
+    return total
+
+
+class Duration(TraitType):  # type: ignore[type-arg]
+    """A trait that takes human durations and holds seconds."""
+
+    info_text = "a duration such as 45s, 30m, 1h30m or 7d"
+
+    def validate(self, obj: Any, value: Any) -> float | None:
+        """Turn ``value`` into seconds. ``None`` passes where it is allowed."""
+        if value is None:
+            return None
+        try:
+            return parse_duration_s(value)
+        except (ConfigurationError, TypeError) as exc:
+            raise TraitError(str(exc)) from exc
+
+
+def _env(name: str, fallback: str = "") -> str:
+    return os.environ.get(name, fallback)
+
+
+class DaytonaSettings(LoggingConfigurable):
+    """Which service to use, which sandbox, and what to do with it."""
+
+    backend = CaselessStrEnum(
+        ["auto", "daytona", "local"],
+        default_value="auto",
+        help="Where sandboxes live: 'daytona' (the service; needs credentials), 'local' (the embedded server on "
+        "this machine), or 'auto': the service if there are credentials, else local. "
+        "Environment: DAYTONA_KERNEL_BACKEND.",
+    ).tag(config=True)
+    api_key = Unicode(
+        help="API key. Default: DAYTONA_API_KEY from the environment, or from .env.local or .env in the working "
+        "directory, as the SDK reads them."
+    ).tag(config=True)
+    api_url = Unicode(
+        help="Base URL of the control plane, ending in /api. Default: DAYTONA_API_URL from the environment (never "
+        "from .env), else the public service."
+    ).tag(config=True)
+    target = Unicode(help="Region for new sandboxes. Default: DAYTONA_TARGET, else the organization's.").tag(
+        config=True
+    )
+    sandbox = Unicode(
+        help="Name or id of an existing sandbox to use. It is started if it is stopped, and never deleted. "
+        "Default: DAYTONA_SANDBOX; empty = the one this notebook had last time, else a new one."
+    ).tag(config=True)
+    snapshot = Unicode(help="Snapshot to create sandboxes from. Empty = the service's default.").tag(
+        config=True
+    )
+    image = Unicode(
+        help="Image to create sandboxes from, such as python:3.12-slim; not with a snapshot."
+    ).tag(config=True)
+    cpu = Int(0, min=0, help="vCPUs of a new sandbox; only with an image. 0 = default.").tag(config=True)
+    memory_gib = Int(0, min=0, help="Memory of a new sandbox in GiB; only with an image. 0 = default.").tag(
+        config=True
+    )
+    disk_gib = Int(0, min=0, help="Disk of a new sandbox in GiB; only with an image. 0 = default.").tag(
+        config=True
+    )
+    env_vars = Dict(help="Environment variables of a new sandbox. Values are never logged.").tag(config=True)
+    labels = Dict(help="Labels of a new sandbox, besides the kernel's own.").tag(config=True)
+    network_block_all = Bool(False, help="Give a new sandbox no network at all.").tag(config=True)
+    auto_stop = Duration(
+        default_value=None,
+        allow_none=True,
+        help="Idle time after which the service stops the sandbox: 30m, 2h; 0 = never. Whole minutes. "
+        "None = the service's default of 15 minutes.",
+    ).tag(config=True)
+    auto_delete = Duration(
+        default_value=7 * 86400.0,
+        allow_none=True,
+        help="Time a stopped sandbox of a notebook is kept before the service deletes it. None = for ever. "
+        "Default 7d. Headless runs delete theirs at once.",
+    ).tag(config=True)
+    on_shutdown = CaselessStrEnum(
+        ["auto", "stop", "delete", "keep"],
+        default_value="auto",
+        help="What becomes of the sandbox when the kernel ends. auto: a notebook stops its own (files stay), a "
+        "headless run deletes its own, one that was named is kept as it is.",
+    ).tag(config=True)
+    headless = Bool(
+        help="Whether this kernel serves a job and not a person: its sandbox is ephemeral. "
+        "Default: DAYTONA_KERNEL_HEADLESS."
+    ).tag(config=True)
+    create_timeout = Duration(
+        default_value=120.0,
+        help="How long creating or starting a sandbox may take, as a duration. 0 = for ever.",
+    ).tag(config=True)
+    status_after = Float(2.0, help="Seconds a first cell waits before it says what it waits for.").tag(
+        config=True
+    )
+
+    @default("backend")
+    def _default_backend(self) -> str:
+        return _env("DAYTONA_KERNEL_BACKEND", "auto")
+
+    @default("sandbox")
+    def _default_sandbox(self) -> str:
+        return _env("DAYTONA_SANDBOX")
+
+    @default("snapshot")
+    def _default_snapshot(self) -> str:
+        return _env("DAYTONA_KERNEL_SNAPSHOT")
+
+    @default("image")
+    def _default_image(self) -> str:
+        return _env("DAYTONA_KERNEL_IMAGE")
+
+    @default("auto_stop")
+    def _default_auto_stop(self) -> float | None:
+        text = _env("DAYTONA_KERNEL_AUTO_STOP")
+        return parse_duration_s(text) if text else None
+
+    @default("on_shutdown")
+    def _default_on_shutdown(self) -> str:
+        return _env("DAYTONA_KERNEL_ON_SHUTDOWN", "auto")
+
+    @default("headless")
+    def _default_headless(self) -> bool:
+        return _env("DAYTONA_KERNEL_HEADLESS").lower() in ("1", "true", "yes")
+
+    @default("network_block_all")
+    def _default_network_block_all(self) -> bool:
+        return _env("DAYTONA_KERNEL_NETWORK_BLOCK_ALL").lower() in ("1", "true", "yes")
+
+    @default("create_timeout")
+    def _default_create_timeout(self) -> float:
+        return parse_duration_s(_env("DAYTONA_KERNEL_CREATE_TIMEOUT", "120"))
+
+    @validate("api_url")
+    def _validate_api_url(self, proposal: Any) -> str:
+        return str(proposal["value"]).rstrip("/")
+
+    def check(self) -> None:
+        """Refuse combinations that the service would refuse, before anything is called.
+
+        Raises :class:`ConfigurationError` with the rule in its message.
+        """
+        if self.snapshot and self.image:
+            raise ConfigurationError("A sandbox is made from a snapshot or from an image, not from both.")
+        if (self.cpu or self.memory_gib or self.disk_gib) and not self.image:
+            raise ConfigurationError(
+                "cpu, memory_gib and disk_gib need an image: a snapshot brings its own resources.",
+                hint="Set image too, or choose a snapshot of that size.",
+            )
+        if self.auto_stop is not None and self.auto_stop % 60:
+            raise ConfigurationError(
+                f"auto_stop is counted in whole minutes, not {self.auto_stop:g} seconds."
+            )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a key or token for the service is set anywhere the SDK would look."""
+        return bool(
+            self.api_key or find_credential("DAYTONA_API_KEY") or find_credential("DAYTONA_JWT_TOKEN")
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the embedded server is to be used."""
+        return self.backend == "local" or (self.backend == "auto" and not self.has_credentials)
+
+
+def find_credential(name: str) -> str:
+    """A ``DAYTONA_*`` credential from the environment, ``.env.local`` or ``.env``, in the SDK's order."""
+    if os.environ.get(name):
+        return os.environ[name]
+    for path in (".env.local", ".env"):
+        if os.path.isfile(path):
+            from dotenv import dotenv_values
+
+            value = dotenv_values(path).get(name)
+            if value:
+                return value
+    return ""

@@ -1,0 +1,451 @@
+"""The kernel: Jupyter's messages on one side, a :class:`~daytona_kernel.session.Session` on the other.
+
+No network code is here. What a cell does is decided in the sandbox; this class publishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelbase import Kernel
+from traitlets import Instance, List, Type
+
+from ._version import __version__
+from .config import DaytonaSettings
+from .errors import DaytonaKernelError
+from .session import Interrupted, Session
+
+Content = dict[str, Any]
+
+STDIN_POLL_MS = 50
+SHUTDOWN_TIMEOUT_S = 4.5
+"""Jupyter kills a kernel 5 s after it was asked to end."""
+PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
+"""What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
+
+
+class DaytonaKernel(Kernel):  # type: ignore[misc]
+    """Runs cells in a Daytona sandbox, and otherwise behaves as ipykernel's Python kernel does."""
+
+    implementation = "ipython"
+    implementation_version = __version__
+    settings = Instance(DaytonaSettings)
+    help_links = List(
+        [
+            {
+                "text": "Python Reference",
+                "url": f"https://docs.python.org/{sys.version_info[0]}.{sys.version_info[1]}",
+            },
+            {"text": "IPython Reference", "url": "https://ipython.readthedocs.io/en/stable/"},
+            {"text": "Daytona Documentation", "url": "https://www.daytona.io/docs"},
+        ]
+    )
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = DaytonaSettings(parent=self)
+        self._state_file = _state_file(self.parent)
+        self.link_session = Session(
+            self.settings,
+            name=self._state_file.stem,
+            remembered=_read_state(self._state_file),
+            on_ready=self._remember,
+        )
+        for msg_type in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[msg_type] = self.comm_message
+
+    def start(self) -> None:
+        """Begin to serve messages; the sandbox is got ready in the background meanwhile."""
+        self.link_session.start()
+        super().start()
+
+    # -- what the kernel says of itself ------------------------------------------------------------
+
+    @property
+    def execution_count(self) -> int:  # type: ignore[override]
+        """The number of the next cell: the shell in the sandbox counts."""
+        return self.link_session.execution_count
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        """The base class counts up before a cell; the shell in the sandbox does it after."""
+
+    @property
+    def language_info(self) -> Content:  # type: ignore[override]
+        """Python as it is in the sandbox, or as it is here until the sandbox has told."""
+        version = str(self.link_session.info.get("python") or sys.version.split()[0])
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
+
+    @property
+    def banner(self) -> str:  # type: ignore[override]
+        """IPython's banner from the sandbox, and where that is."""
+        lines = [str(self.link_session.info.get("banner") or "Python in a Daytona sandbox\n").rstrip("\n")]
+        if self.settings.is_local:
+            lines.append("Cells run in a local sandbox on this machine: there are no Daytona credentials.")
+        else:
+            lines.append("Cells run in a Daytona sandbox.")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def kernel_info(self) -> Content:
+        """The content of a ``kernel_info_reply``. Never waits for the sandbox."""
+        return {
+            "protocol_version": super().kernel_info["protocol_version"],
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": [],
+        }
+
+    # -- cells -------------------------------------------------------------------------------------
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: Content | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: Content | None = None,
+        cell_id: str | None = None,
+    ) -> Content:
+        """Run a cell in the sandbox; a failure of the sandbox is an error of our own tree, never ``ok``."""
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": user_expressions,
+            "allow_stdin": allow_stdin,
+            "cell_id": cell_id,
+        }
+        sink = _KernelSink(self, silent=silent)
+        try:
+            reply = await asyncio.wrap_future(self.link_session.execute(content, sink.parent, sink))
+        except Interrupted as exc:
+            return self._error_reply(sink, "KeyboardInterrupt", exc)
+        except DaytonaKernelError as exc:
+            return self._error_reply(sink, type(exc).__name__, exc)
+        except Exception as exc:
+            self.log.exception("the cell failed in the kernel itself")
+            return self._error_reply(sink, type(exc).__name__, exc)
+        return self._clean_reply(reply)
+
+    def _error_reply(self, sink: _KernelSink, ename: str, exc: Exception) -> Content:
+        evalue = _clean_text(str(exc))
+        lines = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
+        if not sink.silent:
+            sink.publish("error", {"ename": ename, "evalue": evalue, "traceback": lines}, {}, ())
+        return {
+            "status": "error",
+            "ename": ename,
+            "evalue": evalue,
+            "traceback": lines,
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+            **self._engine_info(),
+        }
+
+    def _engine_info(self) -> Content:
+        return {"engine_info": {"engine_uuid": self.ident, "engine_id": self.int_id, "method": "execute"}}
+
+    def _clean_reply(self, reply: Content) -> Content:
+        """Keep of a reply from the sandbox what a reply may hold."""
+        ok = reply.get("status") == "ok"
+        clean: Content = {"status": "ok" if ok else "error"}
+        if not ok:
+            clean["traceback"] = [_clean_text(str(line)) for line in reply.get("traceback") or []]
+            clean["ename"] = _clean_text(str(reply.get("ename", "")))
+            clean["evalue"] = _clean_text(str(reply.get("evalue", "")))
+            clean.update(self._engine_info())
+        clean["execution_count"] = reply.get("execution_count", self.execution_count - 1)
+        clean["user_expressions"] = _cleaned(reply.get("user_expressions") or {})
+        payloads = [item for item in reply.get("payload") or [] if isinstance(item, dict)]
+        clean["payload"] = [_cleaned(item) for item in payloads if item.get("source") in PAYLOADS]
+        if any(item["source"] == "ask_exit" and not item.get("keepkernel") for item in clean["payload"]):
+            self.io_loop.call_later(0.1, self.io_loop.stop)
+        return clean
+
+    def init_metadata(self, parent: Content) -> Content:
+        """Fields of a reply's metadata, as ipykernel has them."""
+        metadata: Content = super().init_metadata(parent)
+        metadata.update(dependencies_met=True, engine=self.ident)
+        return metadata
+
+    def finish_metadata(self, parent: Content, metadata: Content, reply_content: Content) -> Content:
+        """Say how the request ended in its metadata, as ipykernel does."""
+        metadata["status"] = reply_content["status"]
+        return metadata
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    async def _question(self, kind: str, content: Content, failed: Content, **extra: Any) -> Content:
+        """Ask the agent; ``failed`` is the answer when the sandbox can not be asked."""
+        sink = _KernelSink(self)
+        try:
+            reply = await asyncio.wrap_future(
+                self.link_session.request(kind, content, sink.parent, sink, **extra)
+            )
+        except DaytonaKernelError as exc:
+            self.log.warning("%s was not answered: %s", kind, exc)
+            return failed
+        return (
+            dict(_cleaned(reply)) if reply.get("status") == "ok" or "found" in reply else {**failed, **reply}
+        )
+
+    async def do_complete(self, code: str, cursor_pos: int | None) -> Content:
+        """Complete names in the sandbox."""
+        cursor = len(code) if cursor_pos is None else cursor_pos
+        failed = {"matches": [], "cursor_start": cursor, "cursor_end": cursor, "metadata": {}, "status": "ok"}
+        return await self._question("complete", {"code": code, "cursor_pos": cursor}, failed)
+
+    async def do_inspect(
+        self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()
+    ) -> Content:
+        """Describe an object of the sandbox."""
+        content = {"code": code, "cursor_pos": cursor_pos, "detail_level": detail_level}
+        content["omit_sections"] = sorted(omit_sections)
+        failed = {"status": "ok", "data": {}, "metadata": {}, "found": False}
+        return await self._question("inspect", content, failed)
+
+    async def do_history(
+        self,
+        hist_access_type: str,
+        output: bool,
+        raw: bool,
+        session: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        n: int | None = None,
+        pattern: str | None = None,
+        unique: bool = False,
+    ) -> Content:
+        """Look into the history that the shell in the sandbox keeps."""
+        content = {"hist_access_type": hist_access_type, "output": output, "raw": raw, "session": session}
+        content.update(start=start, stop=stop, n=n, pattern=pattern, unique=unique)
+        return await self._question("history", content, {"status": "ok", "history": []})
+
+    async def do_is_complete(self, code: str) -> Content:
+        """Whether ``code`` is complete, by the sandbox's own Python."""
+        return await self._question("is_complete", {"code": code}, {"status": "unknown"})
+
+    async def comm_info_request(self, stream: Any, ident: Any, parent: Content) -> None:
+        """List the comms of the sandbox."""
+        content = {"target_name": parent["content"].get("target_name")}
+        reply = await self._question("comm_info", content, {"status": "ok", "comms": {}})
+        self.session.send(stream, "comm_info_reply", reply, parent, ident)
+
+    async def comm_message(self, stream: Any, ident: Any, msg: Content) -> None:
+        """Pass a comm message (a widget was moved) on to the sandbox."""
+        from base64 import b64encode
+
+        buffers = [b64encode(bytes(buffer)).decode("ascii") for buffer in msg.get("buffers") or []]
+        extra = {"comm_type": msg["header"]["msg_type"], "buffers": buffers}
+        await self._question("comm", msg["content"], {}, **extra)
+
+    async def usage_request(self, stream: Any, ident: Any, parent: Content) -> None:
+        """Answer with the sandbox's use of CPU and memory; without it while a cell runs."""
+        content: Content = {}
+        if not self.link_session.busy:
+            content = await self._question("usage", {}, {})
+        self.session.send(stream, "usage_reply", content, parent, ident)
+
+    async def do_debug_request(self, msg: Content) -> Content:
+        """Say that there is no debugger."""
+        return {
+            "type": "response",
+            "request_seq": msg.get("seq", 0),
+            "seq": 0,
+            "success": False,
+            "command": msg.get("command", ""),
+            "message": "The debugger is not available for cells that run in a sandbox.",
+            "body": {},
+        }
+
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Content) -> None:
+        """Refuse: the interpreter runs one execution at a time, so a subshell could only wait."""
+        self._refuse_subshell(socket, "create_subshell_reply", parent, ident)
+
+    async def delete_subshell_request(self, socket: Any, ident: Any, parent: Content) -> None:
+        """Refuse: there are none."""
+        self._refuse_subshell(socket, "delete_subshell_reply", parent, ident)
+
+    async def list_subshell_request(self, socket: Any, ident: Any, parent: Content) -> None:
+        """List the subshells: none."""
+        content = {"status": "ok", "subshell_id": []}
+        self.session.send(socket, "list_subshell_reply", content, parent, ident)
+
+    def _refuse_subshell(self, socket: Any, reply: str, parent: Content, ident: Any) -> None:
+        evalue = "Subshells are not supported: the sandbox runs one cell at a time."
+        content = {"status": "error", "ename": "NotImplementedError", "evalue": evalue, "traceback": []}
+        self.session.send(socket, reply, content, parent, ident)
+
+    # -- interrupting and ending -------------------------------------------------------------------
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: Content) -> None:
+        """Interrupt the cell in the sandbox."""
+        self.link_session.interrupt()
+        self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+
+    async def do_shutdown(self, restart: bool) -> Content:
+        """End the session; the sandbox is kept for a restart, and otherwise treated as the settings say."""
+        ending = self.link_session.close(restarting=restart)
+        try:
+            released = await asyncio.wait_for(asyncio.wrap_future(ending), SHUTDOWN_TIMEOUT_S)
+            self.log.info("sandbox %s", released)
+        except Exception as exc:
+            self.log.warning("the session did not end in order: %s", type(exc).__name__)
+        if not restart:
+            self._state_file.unlink(missing_ok=True)
+        return {"status": "ok", "restart": restart}
+
+    def _remember(self, info: Content) -> None:
+        """Write down which sandbox this kernel has, so that a restarted kernel finds it again."""
+        state = {"sandbox_id": info["sandbox_id"], "context_id": info["context_id"]}
+        self._state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self._state_file.with_suffix(".tmp")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(state, file)
+        temporary.replace(self._state_file)
+
+
+class _KernelSink:
+    """Publishes one request's output with that request's parent header, from the session's thread."""
+
+    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False) -> None:
+        self._kernel = kernel
+        self.parent: Content = _header_only(kernel.get_parent("shell"))
+        self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
+        self.silent = silent
+        self._status_shown = False
+
+    def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
+        """Send an IOPub message."""
+        kernel = self._kernel
+        if kernel.session is None:
+            return
+        topic = f"stream.{content.get('name')}" if type == "stream" else f"kernel.{kernel.ident}.{type}"
+        kernel.session.send(
+            kernel.iopub_socket,
+            type,
+            _cleaned(content),
+            parent=self.parent,
+            ident=topic.encode(),
+            metadata=metadata or None,
+            buffers=list(buffers) or None,
+        )
+
+    def status(self, text: str | None) -> None:
+        """Show what the cell waits for, and remove it without a trace before its first output."""
+        if self._kernel.settings.headless or self.silent:
+            return
+        if text is None:
+            self.publish("clear_output", {"wait": False}, {}, ())
+        else:
+            if self._status_shown:
+                self.publish("clear_output", {"wait": True}, {}, ())
+            self._status_shown = True
+            data = {"data": {"text/plain": text}, "metadata": {}, "transient": {}}
+            self.publish("display_data", data, {}, ())
+
+    def notice(self, text: str) -> None:
+        """Tell the person something, as a line of stderr."""
+        self.publish("stream", {"name": "stderr", "text": f"[daytona] {text}\n"}, {}, ())
+
+    def ask(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Send an ``input_request`` and wait for its reply; earlier, stale replies are thrown away."""
+        kernel = self._kernel
+        socket = kernel.stdin_socket
+        while True:
+            try:
+                socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+        content = {"prompt": _clean_text(prompt), "password": password}
+        kernel.session.send(socket, "input_request", content, self.parent, ident=self._ident)
+        while not cancelled.is_set():
+            if not socket.poll(STDIN_POLL_MS):
+                continue
+            try:
+                _, reply = kernel.session.recv(socket)
+                if reply is not None:
+                    return str(reply["content"]["value"])
+            except Exception:
+                kernel.log.warning("an input_reply was not understood", exc_info=True)
+        return None
+
+
+class DaytonaKernelApp(IPKernelApp):  # type: ignore[misc]
+    """ipykernel's application around our kernel."""
+
+    name = "daytona-kernel"
+    kernel_class = Type(DaytonaKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    classes = List([*IPKernelApp.classes, DaytonaSettings])
+    capture_fd_output = False
+
+    def init_iopub(self, context: Any) -> None:
+        """Open the IOPub channel without ZMQ's limit of 1000 messages, beyond which it drops them unseen."""
+        context.setsockopt(zmq.SNDHWM, 0)
+        super().init_iopub(context)
+
+
+def _header_only(message: Content) -> Content:
+    return {"header": message.get("header", {}), "metadata": message.get("metadata", {})}
+
+
+def _clean_text(text: str) -> str:
+    """``text`` without lone surrogates, which no message can hold."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _cleaned(value: Any) -> Any:
+    """A JSON value with clean texts."""
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, dict):
+        return {_clean_text(str(key)): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _state_file(app: Any) -> Path:
+    """Where a kernel of this connection file notes its sandbox: it is the same file after a restart."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    connection = str(getattr(app, "connection_file", "") or "") or f"kernel-{os.getpid()}-{time.time_ns()}"
+    return Path(jupyter_runtime_dir()) / "daytona-kernel" / f"{Path(connection).stem}.json"
+
+
+def _read_state(path: Path) -> Content:
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}

@@ -1,0 +1,189 @@
+"""The few toolbox calls on a cell's critical path, on one pooled HTTP session.
+
+The SDK serves the control plane and bulk files. These calls (contexts, a signal, a small file, a range of a file)
+need what it does not offer: HTTP ranges, no 1 s retries of a POST, and no import of a second before the first
+cell. Paths and statuses: Daytona's toolbox API, as observed on v0.190.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+
+CALL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where one sandbox's toolbox answers, and the headers it wants. The headers hold the key: never log them."""
+
+    base_url: str
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.base_url!r})"
+
+    @property
+    def websocket_url(self) -> str:
+        """The base URL with the WebSocket scheme."""
+        return "ws" + self.base_url.removeprefix("http")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where compression costs more than it saves."""
+        host = self.base_url.split("//", 1)[-1].split("/", 1)[0]
+        return host.rsplit(":", 1)[0] in ("127.0.0.1", "localhost", "[::1]")
+
+
+class ToolboxError(SandboxError):
+    """The toolbox answered with a status that is no success."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"The sandbox's toolbox answered {status}: {message or 'no reason given'}.")
+        self.status = status
+
+
+class Toolbox:
+    """Calls to one sandbox. All methods raise :class:`ConnectionFailed` if there was no answer in time, and
+    :class:`ToolboxError` for an answer that is an error. Use it on one event loop only.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._session: ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # -- contexts ----------------------------------------------------------------------------------
+
+    async def create_context(self, cwd: str | None = None) -> str:
+        """Start an interpreter context and return its id. May be repeated: a spare context does no harm."""
+        body = {"cwd": cwd} if cwd else {}
+        answer = await self._json("POST", "/process/interpreter/context", json=body)
+        context_id = answer.get("id")
+        if not isinstance(context_id, str):
+            raise SandboxProtocolError("The sandbox made an interpreter context without an id.")
+        return context_id
+
+    async def delete_context(self, context_id: str) -> None:
+        """End a context with its process. One that is gone already is no error."""
+        try:
+            await self._json("DELETE", f"/process/interpreter/context/{quote(context_id, safe='')}")
+        except ToolboxError as exc:
+            if exc.status != 404:
+                raise
+
+    async def contexts(self) -> list[dict[str, Any]]:
+        """The contexts of the sandbox, dead ones too."""
+        answer = await self._json("GET", "/process/interpreter/context")
+        found = answer.get("contexts")
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    async def execute(self, *argv: str, timeout_s: int = 20) -> tuple[int, str]:
+        """Run a command; its exit code and output. Not repeated when the answer is lost."""
+        body = {"command": shlex.join(argv), "timeout": timeout_s}
+        answer = await self._json("POST", "/process/execute", json=body, timeout_s=timeout_s + 5)
+        return int(answer.get("exitCode", -1)), str(answer.get("result", ""))
+
+    async def shell(self, script: str, timeout_s: int = 20) -> tuple[int, str]:
+        """Run a script of POSIX ``sh``, whatever the sandbox's own shell is (zsh in the official image)."""
+        return await self.execute("sh", "-c", script, timeout_s=timeout_s)
+
+    # -- files -------------------------------------------------------------------------------------
+
+    async def upload(self, path: str, data: bytes, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Write a file; directories above it are made. May be repeated."""
+        from aiohttp import FormData
+
+        form = FormData(default_to_multipart=True)
+        form.add_field("files[0].path", path)
+        form.add_field("files[0].file", data, filename=path, content_type="application/octet-stream")
+        await self._json("POST", "/files/bulk-upload", data=form, timeout_s=timeout_s)
+
+    async def download(self, path: str, offset: int = 0) -> bytes | None:
+        """The content of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with await self._request(
+            "GET", "/files/download", params={"path": path}, headers=headers
+        ) as answer:
+            if answer.status == 404:
+                return None
+            if answer.status == 416:
+                return b""
+            await _raise_for_status(answer)
+            data = await answer.read()
+            return data if answer.status == 206 or not offset else data[offset:]
+
+    async def list_files(self, path: str) -> dict[str, int] | None:
+        """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
+        async with await self._request("GET", "/files", params={"path": path}) as answer:
+            if answer.status == 404:
+                return None
+            await _raise_for_status(answer)
+            items = await answer.json()
+        if not isinstance(items, list):
+            raise SandboxProtocolError("The sandbox listed a directory in an unknown form.")
+        return {str(item.get("name")): int(item.get("size", 0)) for item in items if isinstance(item, dict)}
+
+    async def version(self) -> str:
+        """The daemon's version, such as ``0.190.0``."""
+        return str((await self._json("GET", "/version")).get("version", ""))
+
+    # -- transport ---------------------------------------------------------------------------------
+
+    async def _json(
+        self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, **options: Any
+    ) -> dict[str, Any]:
+        async with await self._request(method, path, timeout_s=timeout_s, **options) as answer:
+            await _raise_for_status(answer)
+            if answer.status == 204:
+                return {}
+            try:
+                body = await answer.json(content_type=None)
+            except ValueError:
+                body = None
+            return body if isinstance(body, dict) else {}
+
+    async def _request(
+        self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, **options: Any
+    ) -> ClientResponse:
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=dict(self.endpoint.headers), trust_env=not self.endpoint.is_local
+            )
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10)
+        try:
+            return await self._session.request(
+                method, self.endpoint.base_url + path, timeout=timeout, allow_redirects=False, **options
+            )
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
+            reason = type(exc).__name__ if isinstance(exc, asyncio.TimeoutError) else str(exc)
+            raise ConnectionFailed(f"The sandbox did not answer ({method} {path}: {reason}).") from exc
+
+
+async def _raise_for_status(answer: ClientResponse) -> None:
+    if answer.status < 300:
+        return
+    try:
+        body = await answer.json(content_type=None)
+        message = body.get("message") or body.get("error") or ""
+    except Exception:
+        message = ""
+    raise ToolboxError(answer.status, str(message)[:500])

@@ -1,0 +1,301 @@
+"""Frames between the agent in the sandbox and the link on this side. Pure: text in, frames out.
+
+A frame is one line of text: RS (U+001E), then compact ASCII JSON, then a newline. It travels as ordinary
+standard output of the interpreter, which cuts and joins text as it likes. Two shapes of line exist:
+
+- a whole frame: ``{"x": execution id, "n": number, "t": type, "c": content[, "m": metadata][, "b": buffers]}``;
+- a part of a frame too large or too compressible for one line: ``{"x", "n", "p": [index, count], "d": text}``,
+  where the texts of all parts, joined, are base64 of the zlib-compressed JSON of the whole frame.
+
+Every *line* has a number, counted from 0 in each execution, so a receiver can tell a line it has had (dropped)
+from one it misses (fetched again from the agent's spool).
+
+Types are Jupyter's own message types (``stream``, ``display_data`` ...) plus ``ready`` (the execution has
+started), ``reply`` (answer to a request that is no cell) and ``done`` (the execution has ended).
+
+This module runs on both sides, so it uses the standard library only and Python 3.10 at the most.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+RS = "\x1e"
+MAX_LINE_BYTES = 256 * 1024
+"""Largest line, as escaped by the daemon. Its worker dies of lines over 1 MiB (observed on v0.190.0)."""
+PART_CHARS = 160 * 1024
+MAX_MESSAGE_BYTES = 512 * 1024 * 1024
+"""Largest frame after decompression: the other end is not trusted, and zlib expands up to 1000-fold."""
+MAX_OPEN_LINE_CHARS = 4 * 1024 * 1024
+"""A line without an end that grows beyond this was never a frame: it is given up and shown as text."""
+NO_COMPRESSION = MAX_LINE_BYTES
+"""``compress_over_chars`` for a link that is quicker than zlib: compress only what needs several lines."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message of an execution, as made by the agent or put together again by :class:`Receiver`."""
+
+    execution_id: str
+    type: str
+    content: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One parsed line: a whole frame, or one part of one."""
+
+    execution_id: str
+    number: int
+    body: dict[str, Any]
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """``(index, count)`` of a part, ``None`` for a whole frame."""
+        part = self.body.get("p")
+        return (part[0], part[1]) if part is not None else None
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text between frames: ordinary standard output that did not come through the agent."""
+
+    text: str
+
+
+def json_clean(value: Any) -> Any:
+    """Make ``value`` fit for JSON the way Jupyter does: NaN to its repr, bytes to base64, sets to lists.
+
+    What nothing is known about becomes its ``repr``, so that one odd value does not lose the message.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, dict):
+        return {str(key): json_clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [json_clean(item) for item in value]
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    for convert in (int, float):
+        if hasattr(value, f"__{convert.__name__}__"):
+            try:
+                return json_clean(convert(value))
+            except Exception:
+                continue
+    if hasattr(value, "__iter__") and hasattr(value, "__next__"):
+        return [json_clean(item) for item in value]
+    return repr(value)
+
+
+def dumps(value: Any) -> str:
+    """Compact ASCII JSON of ``value``; what JSON does not know is cleaned by :func:`json_clean`."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(json_clean(value), separators=(",", ":"), allow_nan=False)
+
+
+def escaped_size(text: str) -> int:
+    """Bytes that ASCII ``text`` takes inside the daemon's JSON: quotes double, ``<``, ``>``, ``&`` take six."""
+    doubled = text.count('"') + text.count("\\") + text.count("\n") + text.count(RS) * 5
+    return len(text) + doubled + 5 * (text.count("<") + text.count(">") + text.count("&"))
+
+
+def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
+    """Write ``frame`` as one or more lines, numbered from ``first_number``.
+
+    ``compress_over_chars``: frames whose JSON is longer are compressed even if one line would do, which pays on
+    any real network and costs on loopback.
+    """
+    body: dict[str, Any] = {"t": frame.type, "c": frame.content}
+    if frame.metadata:
+        body["m"] = frame.metadata
+    if frame.buffers:
+        body["b"] = [b64encode(buffer).decode("ascii") for buffer in frame.buffers]
+    head = json.dumps(frame.execution_id)
+    text = dumps(body)
+    if len(text) <= compress_over_chars and _fits(text):
+        return [f'{RS}{{"x":{head},"n":{first_number},{text[1:]}\n']
+    packed = b64encode(zlib.compress(text.encode("ascii"), 1)).decode("ascii")
+    pieces = [packed[start : start + PART_CHARS] for start in range(0, len(packed), PART_CHARS)]
+    return [
+        f'{RS}{{"x":{head},"n":{first_number + index},"p":[{index},{len(pieces)}],"d":"{piece}"}}\n'
+        for index, piece in enumerate(pieces)
+    ]
+
+
+def _fits(text: str) -> bool:
+    return len(text) * 6 <= MAX_LINE_BYTES or (
+        len(text) <= MAX_LINE_BYTES and escaped_size(text) <= MAX_LINE_BYTES
+    )
+
+
+def parse_line(text: str) -> Line | None:
+    """Parse one line (without RS and newline); ``None`` if it is not a frame of ours."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    execution_id, number = body.get("x"), body.get("n")
+    if not isinstance(execution_id, str) or type(number) is not int or number < 0:
+        return None
+    if not (_is_part(body) if "p" in body else _is_whole(body)):
+        return None
+    return Line(execution_id, number, body)
+
+
+def _is_part(body: dict[str, Any]) -> bool:
+    part = body["p"]
+    return (
+        isinstance(part, list)
+        and len(part) == 2
+        and all(type(item) is int for item in part)
+        and 0 <= part[0] < part[1]
+        and isinstance(body.get("d"), str)
+    )
+
+
+def _is_whole(body: dict[str, Any]) -> bool:
+    buffers = body.get("b", [])
+    return (
+        isinstance(body.get("t"), str)
+        and isinstance(body.get("c"), dict)
+        and isinstance(body.get("m", {}), dict)
+        and isinstance(buffers, list)
+        and all(isinstance(item, str) for item in buffers)
+    )
+
+
+class Splitter:
+    """Cuts a stream of text into :class:`Line` and :class:`Text`, however the text was cut on its way."""
+
+    def __init__(self) -> None:
+        self._open: list[str] = []
+        self._open_chars = 0
+
+    def feed(self, text: str) -> Iterator[Line | Text]:
+        """Take the next piece of the stream and yield what is complete. Text is never held back."""
+        while text:
+            if not self._open:
+                plain, separator, text = text.partition(RS)
+                if plain:
+                    yield Text(plain)
+                if not separator:
+                    return
+                self._open, self._open_chars = [""], 0
+            piece, newline, text = text.partition("\n")
+            self._open.append(piece)
+            self._open_chars += len(piece)
+            if newline:
+                yield self._close(newline)
+            elif self._open_chars > MAX_OPEN_LINE_CHARS:
+                yield self._give_up()
+
+    def finish(self) -> Iterator[Text]:
+        """Yield what is left when the stream ends: a line without its end is shown, not dropped."""
+        if self._open:
+            yield self._give_up()
+
+    def _close(self, newline: str) -> Line | Text:
+        candidate = "".join(self._open)
+        self._open = []
+        return parse_line(candidate) or Text(RS + candidate + newline)
+
+    def _give_up(self) -> Text:
+        text = RS + "".join(self._open)
+        self._open = []
+        return Text(text)
+
+
+class Gap(Exception):
+    """A line is missing: ``expected`` is its number. What came so far is complete up to there."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(expected, got)
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        return f"line {self.expected} of the execution is missing (line {self.got} came instead)"
+
+
+class Receiver:
+    """Puts the lines of one execution together again: each frame once and in order.
+
+    It may be fed from two sources in turn, the socket and the spool; lines had before are dropped.
+    """
+
+    def __init__(self, execution_id: str) -> None:
+        self.execution_id = execution_id
+        self.next_number = 0
+        self._parts: list[str] = []
+        self._part_chars = 0
+
+    def feed(self, line: Line) -> Frame | None:
+        """Take one line; return the frame that it completes, if any.
+
+        Raises :class:`Gap` if a line before this one has not come; the receiver's state is then unchanged.
+        """
+        if line.execution_id != self.execution_id or line.number < self.next_number:
+            return None
+        if line.number > self.next_number:
+            raise Gap(self.next_number, line.number)
+        self.next_number += 1
+        if line.part is None:
+            self._parts, self._part_chars = [], 0
+            return _frame(self.execution_id, line.body)
+        return self._feed_part(*line.part, line.body["d"])
+
+    def _feed_part(self, index: int, count: int, text: str) -> Frame | None:
+        if index == 0:
+            self._parts, self._part_chars = [], 0
+        if index != len(self._parts):
+            return None
+        self._parts.append(text)
+        self._part_chars += len(text)
+        if self._part_chars > MAX_MESSAGE_BYTES:
+            self._parts, self._part_chars = [], 0
+            return None
+        if len(self._parts) < count:
+            return None
+        packed, self._parts = "".join(self._parts), []
+        return _unpack(self.execution_id, packed)
+
+
+def _unpack(execution_id: str, packed: str) -> Frame | None:
+    try:
+        stream = zlib.decompressobj()
+        text = stream.decompress(b64decode(packed), MAX_MESSAGE_BYTES)
+        if stream.unconsumed_tail:
+            return None
+        body = json.loads(text)
+    except (ValueError, binascii.Error, zlib.error, RecursionError):
+        return None
+    if not isinstance(body, dict) or not _is_whole(body):
+        return None
+    return _frame(execution_id, body)
+
+
+def _frame(execution_id: str, body: dict[str, Any]) -> Frame | None:
+    try:
+        buffers = tuple(b64decode(item) for item in body.get("b", []))
+    except (ValueError, binascii.Error):
+        return None
+    return Frame(execution_id, body["t"], body["c"], body.get("m", {}), buffers)
