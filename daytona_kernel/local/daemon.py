@@ -1,0 +1,218 @@
+"""One sandbox's daemon as a process: start it, tell it its settings, end it and everything below it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from .isolation import Isolation, LaunchSpec, PlainProcesses, passed_environment
+
+log = logging.getLogger(__name__)
+
+MARKER = "DAYTONA_SANDBOX_ID"
+"""Environment variable of every process of a sandbox."""
+
+READY_SECONDS = 30.0
+STOP_SECONDS = 1.5
+
+
+class DaemonFailed(Exception):
+    """The daemon did not start; the text has the last lines of its log."""
+
+
+class SocketDir:
+    """The directory of the daemons' sockets, with names short enough for a socket address (108 bytes)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._base = str(path)
+        self._descriptor: int | None = None
+        if len(os.fsencode(path)) > 60 and os.path.isdir("/proc/self/fd"):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            self._base = f"/proc/self/fd/{self._descriptor}"
+
+    def name(self, sandbox_id: str) -> str:
+        """The address of a sandbox's socket, for this process alone."""
+        return f"{self._base}/{sandbox_id}.sock"
+
+    def listen(self, sandbox_id: str) -> socket.socket:
+        """A listening socket that only this user can reach."""
+        self.remove(sandbox_id)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(self.name(sandbox_id))
+            os.chmod(self.name(sandbox_id), 0o600)
+            sock.listen(1024)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def remove(self, sandbox_id: str) -> None:
+        """Remove a socket that nobody listens on any more."""
+        (self.path / f"{sandbox_id}.sock").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all sockets and let go of the directory."""
+        for path in self.path.glob("*.sock"):
+            path.unlink(missing_ok=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Daemon:
+    """A daemon process. Made by :meth:`launch`, usable after :meth:`configure`, gone after :meth:`stop`."""
+
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        isolation: Isolation,
+        process: asyncio.subprocess.Process,
+        sockets: SocketDir,
+        log_file: Path,
+    ) -> None:
+        self.spec = spec
+        self.exited = asyncio.get_running_loop().create_future()
+        """Done with the exit code when the process is gone."""
+        self._isolation = isolation
+        self._process = process
+        self._sockets = sockets
+        self._log_file = log_file
+        self._watcher = asyncio.create_task(self._watch())
+
+    @classmethod
+    async def launch(
+        cls, spec: LaunchSpec, isolation: Isolation, sockets: SocketDir, log_file: Path
+    ) -> Daemon:
+        """Start the process. It waits for its settings before it does anything.
+
+        ``OSError``: if the program can not be started.
+        """
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **passed_environment(), MARKER: spec.sandbox_id}
+        if isinstance(isolation, PlainProcesses):
+            env |= {"HOME": isolation.home(spec.files), "TMPDIR": isolation.temporary(spec.files)}
+        with sockets.listen(spec.sandbox_id) as listener, log_file.open("ab") as stderr:
+            command = isolation.command(spec, listener.fileno())
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env=env,
+                cwd="/" if not isinstance(isolation, PlainProcesses) else isolation.home(spec.files),
+                pass_fds=(listener.fileno(),),
+                start_new_session=True,
+            )
+        return cls(spec, isolation, process, sockets, log_file)
+
+    @property
+    def pid(self) -> int:
+        """Process id on the host (with bubblewrap: of the outer bwrap)."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return not self.exited.done()
+
+    async def configure(self, settings: dict[str, Any]) -> None:
+        """Tell the daemon its settings and wait until it listens.
+
+        ``DaemonFailed``: if it ends or stays silent for 30 s instead.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(json.dumps(settings).encode() + b"\n")
+            await stdin.drain()
+            stdin.close()
+            line = await asyncio.wait_for(stdout.readline(), READY_SECONDS)
+        except (OSError, asyncio.TimeoutError) as exc:
+            raise DaemonFailed(self._complaint()) from exc
+        if line.split()[:1] != [b"ready"]:
+            raise DaemonFailed(self._complaint())
+
+    def _complaint(self) -> str:
+        try:
+            lines = self._log_file.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        detail = "; ".join(lines[-3:])[-400:] or "it said nothing"
+        return f"the sandbox's daemon did not start: {detail}"
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        self._sockets.remove(self.spec.sandbox_id)
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    def inner_pid(self) -> int | None:
+        """Process id of the Python daemon itself as the host sees it; ``None`` when it is gone."""
+        pid = self.pid
+        if isinstance(self._isolation, PlainProcesses):
+            return pid if self.alive else None
+        for _ in range(2):  # bwrap -> its process 1 -> the daemon
+            children = child_pids(pid)
+            if not children:
+                return None
+            pid = children[0]
+        return pid
+
+    async def stop(self, grace: float = STOP_SECONDS) -> None:
+        """End the sandbox's processes: ask, wait up to `grace` seconds, then kill. Returns when all are gone."""
+        if self.alive and grace > 0:
+            inner = self.inner_pid()
+            if inner is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(inner, signal.SIGTERM)
+                await asyncio.wait([self.exited], timeout=grace)
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            await asyncio.wait([self.exited])
+        if isinstance(self._isolation, PlainProcesses):
+            kill_marked(self.spec.sandbox_id)
+        self._sockets.remove(self.spec.sandbox_id)
+        await self._watcher
+
+
+def child_pids(pid: int) -> list[int]:
+    """Children of a process (Linux; elsewhere empty)."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def marked_pids(sandbox_id: str) -> list[int]:
+    """Processes whose environment says that they belong to this sandbox (Linux; elsewhere empty)."""
+    needle = f"{MARKER}={sandbox_id}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if needle in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_marked(sandbox_id: str) -> None:
+    """Kill what a plain sandbox left behind in sessions of its own."""
+    for _ in range(3):  # a process may fork while we look
+        pids = [pid for pid in marked_pids(sandbox_id) if pid != os.getpid()]
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,374 @@
+"""How a sandbox's daemon is started: inside bubblewrap, or as a plain process.
+
+With bubblewrap a sandbox has its own user, mount, PID, IPC and UTS namespaces. It sees the system's programs and
+the host's Python read-only, and a home, a ``/tmp`` and a Python environment of its own; nothing of the user's files,
+environment or processes. Without bubblewrap it is a process group with a private home directory and a clean
+environment, which keeps honest programs apart but stops nobody: everything that shows such a sandbox says so.
+
+Both kinds end with the server, however the server ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .python_env import PythonInfo, server_package_dirs
+from .safe_files import has_link, remove_tree
+
+HOME = "/home/daytona"
+VENV = "/opt/venv"
+PACKAGE_PARENT = "/opt/daytona"
+"""Where the sandbox sees the directory of this package, alone."""
+
+PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PASSED_VARIABLES = (
+    "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES",
+    "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+"""Host variables that a sandbox gets: how to speak and how to reach the network, nothing personal."""
+
+ETC_ENTRIES = (
+    "alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates", "ca-certificates.conf", "chromium",
+    "chromium.d", "crypto-policies", "debian_version", "dconf", "default/locale", "fonts", "gai.conf", "gitconfig",
+    "gtk-3.0", "host.conf", "ImageMagick-6", "ImageMagick-7", "inputrc", "java", "ld.so.cache", "ld.so.conf",
+    "ld.so.conf.d", "lsb-release", "libva.conf", "locale.alias", "locale.conf", "localtime", "magic", "mailcap",
+    "mime.types", "mke2fs.conf", "nanorc", "OpenCL", "openbox", "os-release", "papersize", "perl", "pip.conf", "pki",
+    "profile", "profile.d", "protocols", "R", "redhat-release", "resolv.conf", "rpc", "selinux", "services", "shells",
+    "skel", "ssl", "terminfo", "timezone", "tmux.conf", "vim", "vulkan", "wgetrc", "X11", "xdg", "zsh", "zshrc",
+    "zprofile", "zshenv",
+)  # fmt: skip
+"""What a sandbox sees of the host's /etc. The rest (shadow, host keys, other programs' secrets) stays out."""
+
+SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+"""On merged-usr systems links into /usr, else directories."""
+
+PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "mtrr", "tty/driver")
+PROC_MASKED = (
+    "acpi", "asound", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
+    "scsi", "timer_list", "timer_stats",
+)  # fmt: skip
+
+BOOT = """
+import sys
+sys.path.insert(0, {parent!r})
+sys.path.extend(p for p in {packages!r} if p not in sys.path)
+import runpy
+runpy.run_module("daytona_kernel.local.toolbox", run_name="__main__", alter_sys=True)
+"""
+
+BOOT_PLAIN = """
+import ctypes, os, signal, sys
+try:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+except (AttributeError, OSError):
+    pass
+if os.getppid() != {ppid}:
+    sys.exit("the server is gone")
+"""
+"""The daemon of a plain sandbox is told when the server dies (PR_SET_PDEATHSIG), and then ends its children."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the host that a sandbox sees at another place."""
+
+    source: str
+    inside: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """Everything that is fixed when a daemon is started."""
+
+    sandbox_id: str
+    files: Path
+    """The sandbox's private files on the host: ``home``, ``tmp`` and ``venv`` in it."""
+    python: PythonInfo
+    bare: bool = False
+    block_network: bool = False
+    mounts: Sequence[Mount] = field(default_factory=tuple)
+
+
+class PlainProcesses:
+    """No isolation: a process group of the user."""
+
+    name = "none"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        """Why sandboxes are not isolated, for status and banner."""
+
+    def home(self, files: Path) -> str:
+        """The sandbox's home directory as its programs see it."""
+        return str(files / "home")
+
+    def venv(self, files: Path) -> str:
+        """The sandbox's Python environment as its programs see it."""
+        return str(files / "venv")
+
+    def temporary(self, files: Path) -> str:
+        """The sandbox's directory for temporary files as its programs see it."""
+        return str(files / "tmp")
+
+    def command(self, spec: LaunchSpec, listen_fd: int) -> list[str]:
+        """The command line of a daemon that listens on an inherited descriptor."""
+        parent = str(Path(__file__).resolve().parents[2])
+        boot = BOOT_PLAIN.format(ppid=os.getpid()) + BOOT.format(
+            parent=parent, packages=server_package_dirs()
+        )
+        return [sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)]
+
+
+class Bubblewrap:
+    """Namespaces made by ``bwrap``."""
+
+    name = "bubblewrap"
+    reason = ""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def home(self, files: Path) -> str:
+        """The sandbox's home directory as its programs see it."""
+        return HOME
+
+    def venv(self, files: Path) -> str:
+        """The sandbox's Python environment as its programs see it."""
+        return VENV
+
+    def temporary(self, files: Path) -> str:
+        """The sandbox's directory for temporary files as its programs see it."""
+        return "/tmp"  # noqa: S108 - the sandbox's own, a private mount
+
+    def command(self, spec: LaunchSpec, listen_fd: int) -> list[str]:
+        """The command line of a daemon that listens on an inherited descriptor."""
+        boot = BOOT.format(parent=PACKAGE_PARENT, packages=server_package_dirs())
+        arguments = [
+            self._program,
+            *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+            *(["--unshare-net"] if spec.block_network else []),
+            *("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--disable-userns"),
+            *("--hostname", spec.sandbox_id[:12], "--die-with-parent", "--new-session", "--clearenv"),
+            *("--bind", str(spec.files / "root"), "/"),
+            *_system_mounts(),
+            *_etc_mounts(spec.files),
+            *_private_mounts(spec.files),
+            *_python_mounts(spec.python),
+        ]
+        for mount in spec.mounts:
+            check_mount_point(spec.files, mount.inside)
+            arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.inside]
+        arguments += ["--chdir", HOME, "--", sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)]
+        return arguments
+
+
+Isolation = PlainProcesses | Bubblewrap
+
+
+def check_mount_point(files: Path, inside: str) -> None:
+    """Refuse a mount point that the sandbox has put a link or file in the way of. ``OSError``."""
+    for top, own in (("/tmp", "tmp"), (HOME, "home"), ("", "root")):  # noqa: S108 - a path of the sandbox
+        if inside.startswith(top + "/"):
+            if has_link(files / own, inside[len(top) :]):
+                raise OSError(f"{inside} can not be a mount point: there is a link or file in its place")
+            return
+
+
+def _system_mounts() -> list[str]:
+    arguments = ["--dir", "/run", "--dir", "/var/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108
+    for name in SYSTEM_LINKS:
+        if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
+            arguments += ["--ro-bind", f"/{name}", f"/{name}"]
+    for path in ("/var/cache/fontconfig", "/var/lib/xkb"):
+        arguments += ["--ro-bind-try", path, path]
+    arguments += ["--proc", "/proc", "--dev", "/dev"]
+    # As root, files of /proc that only root may write are writable inside a user namespace too (the owner is
+    # the same user of the kernel); bubblewrap 0.8 leaves them open, seen with /proc/sys/kernel/core_pattern.
+    for name in PROC_READ_ONLY:
+        if os.path.exists(f"/proc/{name}"):
+            arguments += ["--ro-bind", f"/proc/{name}", f"/proc/{name}"]
+    for name in PROC_MASKED:
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            arguments += ["--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            arguments += ["--ro-bind", "/dev/null", path]
+    return arguments
+
+
+def _etc_mounts(files: Path) -> list[str]:
+    arguments: list[str] = []
+    for name in ETC_ENTRIES:
+        path = f"/etc/{name}"
+        if os.path.exists(path):
+            arguments += ["--ro-bind", os.path.realpath(path), path]
+    if os.path.isdir("/etc/ssl/private"):
+        arguments += ["--tmpfs", "/etc/ssl/private", "--remount-ro", "/etc/ssl/private"]
+    for name in ("passwd", "group", "hosts", "nsswitch.conf"):
+        arguments += ["--ro-bind", str(files / "etc" / name), f"/etc/{name}"]
+    return arguments
+
+
+def _private_mounts(files: Path) -> list[str]:
+    return [
+        *("--bind", str(files / "tmp"), "/tmp"),  # noqa: S108 - the sandbox's own
+        *("--bind", str(files / "home"), HOME),
+        *("--bind", str(files / "venv"), VENV),
+    ]
+
+
+def _python_mounts(python: PythonInfo) -> list[str]:
+    own = [sys.base_prefix, sys.prefix, *server_package_dirs()]
+    arguments: list[str] = []
+    bound: list[str] = ["/usr"]
+    for directory in dict.fromkeys([*own, *python.directories, *_program_directories()]):
+        for path in _safe_parts(directory):
+            if not any(path == top or path.startswith(top + "/") for top in bound):
+                arguments += ["--ro-bind", path, path]
+                bound.append(path)
+    package = str(Path(__file__).resolve().parents[1])
+    inside = f"{PACKAGE_PARENT}/daytona_kernel"
+    return [*arguments, "--ro-bind", package, inside]
+
+
+def _safe_parts(directory: str) -> list[str]:
+    """The directory, or just its parts that belong to Python where it holds the user's home or the whole system."""
+    path = os.path.realpath(directory)
+    home = os.path.realpath(os.path.expanduser("~"))
+    if path != "/" and not (home + "/").startswith(path + "/"):
+        return [directory]
+    parts = ("bin", "lib", "lib64", "include", "pyvenv.cfg")
+    return [part for name in parts if os.path.exists(part := os.path.join(directory, name)) and path != "/"]
+
+
+def _program_directories() -> list[str]:
+    """Installations outside /usr of programs that a sandbox should have if the host has them."""
+    found = []
+    for program in ("node", "npx", "git", "R", "julia"):
+        path = shutil.which(program)
+        if path is None:
+            continue
+        directory = os.path.dirname(os.path.realpath(path))
+        if os.path.basename(directory) == "bin" and not directory.startswith(("/usr/", "/bin")):
+            found.append(os.path.dirname(directory))
+    return found
+
+
+def program_path(venv: str, python: PythonInfo) -> str:
+    """The sandbox's ``PATH``: its own environment, the host environment's programs, the system's."""
+    parts = [f"{venv}/bin", f"{python.prefix}/bin", f"{sys.prefix}/bin"]
+    parts += [f"{directory}/bin" for directory in _program_directories()]
+    return ":".join(dict.fromkeys([*parts, *PLAIN_PATH.split(":")]))
+
+
+def passed_environment() -> dict[str, str]:
+    """The host variables that a sandbox gets; a proxy with a password in its URL is left out."""
+    found = {name: os.environ[name] for name in PASSED_VARIABLES if os.environ.get(name)}
+    return {name: value for name, value in found.items() if "@" not in value}
+
+
+def prepare_files(files: Path, home: str) -> None:
+    """Make a sandbox's private directories and the few files of its /etc."""
+    for name in ("root", "home", "tmp", "venv", "etc"):
+        (files / name).mkdir(parents=True, exist_ok=True, mode=0o755)
+    (files / "tmp").chmod(0o1777)
+    _prepare_root(files / "root")
+    entries = {
+        "passwd": f"root:x:0:0:root:/root:/bin/bash\ndaytona:x:1000:1000:Daytona:{home}:/bin/bash\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        "group": "root:x:0:\ndaytona:x:1000:\nnogroup:x:65534:\n",
+        "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    }
+    for name, text in entries.items():
+        path = files / "etc" / name
+        if not path.exists():
+            path.write_text(text)
+
+
+def _prepare_root(root: Path) -> None:
+    """Make the sandbox's top directory fit for mounting over it.
+
+    The sandbox may make directories of its own there (``/app``), which stay. Whatever it did where the system is
+    mounted is removed: a link in the place of a mount point would lead bubblewrap to the host.
+    """
+    root.chmod(0o755)
+    own = {sys.base_prefix, sys.prefix, *server_package_dirs()}
+    tops = {"usr", "proc", "dev", "etc", "tmp", "home", "opt", "run", "var", "sys", "root", *SYSTEM_LINKS}
+    tops |= {path.split("/")[1] for path in own}
+    for name in tops:
+        path = root / name
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.exists():
+            remove_tree(path)
+    for name in SYSTEM_LINKS:
+        if os.path.islink(f"/{name}"):
+            (root / name).symlink_to(os.readlink(f"/{name}"))
+
+
+async def choose_isolation(wish: str) -> Isolation:
+    """The kind of isolation to use: `wish` is ``auto``, ``bubblewrap`` or ``none``.
+
+    ``ValueError``: for another wish. ``RuntimeError``: if bubblewrap is demanded and does not work here.
+    """
+    if wish == "none":
+        return PlainProcesses("isolation was switched off (DAYTONA_LOCAL_ISOLATION=none)")
+    if wish not in ("auto", "bubblewrap"):
+        raise ValueError(f"DAYTONA_LOCAL_ISOLATION is {wish!r}; use auto, bubblewrap, or none")
+    program = shutil.which("bwrap")
+    problem = "bubblewrap (bwrap) is not installed" if program is None else await _try_bubblewrap(program)
+    if program is not None and not problem:
+        return Bubblewrap(program)
+    if wish == "bubblewrap":
+        raise RuntimeError(problem)
+    return PlainProcesses(problem)
+
+
+async def _try_bubblewrap(program: str) -> str:
+    """Run ``true`` in all the namespaces that sandboxes use; the text says why that does not work, if so."""
+    arguments = [
+        program,
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+    ]
+    arguments += [
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--cap-drop",
+        "ALL",
+        "--disable-userns",
+        "--proc",
+        "/proc",
+    ]
+    arguments[1:1] = ["--ro-bind", "/", "/"]
+    arguments += ["--dev", "/dev", "--", shutil.which("true") or "/bin/true"]
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, err = await asyncio.wait_for(process.communicate(), 10)
+    except asyncio.TimeoutError:
+        process.kill()
+        await process.wait()
+        return "bubblewrap does not answer"
+    if process.returncode == 0:
+        return ""
+    return f"bubblewrap does not work here: {err.decode(errors='replace').strip()[-200:]}"
