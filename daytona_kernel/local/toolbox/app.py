@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from . import children, files, info, interpreter, process, transfer
+from . import children, code_run, files, info, interpreter, process, session_api, transfer
 from .errors import error_middleware
 from .settings import SETTINGS, SPAWN_ENV, ToolboxSettings
+
+MODULES = (children, info, files, transfer, process, code_run, session_api, interpreter)
 
 
 def create_app(settings: ToolboxSettings) -> web.Application:
@@ -15,6 +17,6 @@ def create_app(settings: ToolboxSettings) -> web.Application:
     app = web.Application(client_max_size=0, middlewares=[error_middleware])
     app[SETTINGS] = settings
     app[SPAWN_ENV] = dict(settings.env)
-    for module in (children, info, files, transfer, process, interpreter):
+    for module in MODULES:
         module.setup(app)
     return app

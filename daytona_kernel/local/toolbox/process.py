@@ -16,7 +16,7 @@ MAX_TIMEOUT_SECONDS = 2**32 - 1
 
 
 def timeout_field(fields: Fields) -> float | None:
-    """Read ``timeout``: whole seconds, absent or 0 for none (facts 3.3)."""
+    """Read ``timeout``: whole seconds, absent or 0 for none (observed on v0.190.0)."""
     return fields.integer("timeout", 0, low=0, high=MAX_TIMEOUT_SECONDS) or None
 
 

@@ -177,7 +177,7 @@ async def bulk_download(request: web.Request) -> web.StreamResponse:
     for index, path in enumerate(paths):
         opening = f"{'' if index == 0 else chr(13) + chr(10)}--{DOWNLOAD_BOUNDARY}\r\n"
         if not await _send_part(request, out, opening, path):
-            # Half a file has been sent. No closing boundary: clients take that for truncation (facts 3.2).
+            # Half a file has been sent. No closing boundary: clients take that for truncation.
             await out.flush()
             return response
     await out.write(f"\r\n--{DOWNLOAD_BOUNDARY}--\r\n".encode())
