@@ -39,6 +39,7 @@ class Client:
         self._ending: tuple[int, str] | None = None
         self._busy_since: float | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._writer = asyncio.create_task(self._write())
         self._gone = False
 
@@ -93,14 +94,17 @@ class Client:
         self._room.set()
         self._wake.set()
 
-    async def read(self) -> None:
-        """Answer pings and ignore messages until the socket is closed by either side."""
+    def listen(self) -> None:
+        """From now on answer pings, ignore messages and notice when the client leaves."""
+        if not self._writer.done():
+            self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
         while True:
             message = await self._ws.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 break
-        if self._ending is None:
-            self.leave()
+        self.leave()
 
     async def closed(self) -> None:
         """Wait until the closing handshake is over or has been given up."""
@@ -124,6 +128,8 @@ class Client:
         finally:
             if self._watchdog is not None:
                 self._watchdog.cancel()
+            if self._reader is not None:
+                self._reader.cancel()
 
     async def _send(self, frame: str) -> None:
         self._watch()
@@ -158,4 +164,9 @@ class Client:
                 self._transport.abort()
             return
         self._watch()
+        if self._reader is not None:
+            # aiohttp would drop the connection without waiting for the answer if somebody still received,
+            # and a client that then sends anything (a ping) would lose what it has not read yet.
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
         await self._ws.close(code=code, message=data)

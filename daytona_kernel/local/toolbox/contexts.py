@@ -197,8 +197,11 @@ class Context:
     async def _process(self) -> None:
         while True:
             job = await self._queue.get()
-            self._running = job
             job.started.set()
+            if self._closing:
+                job.client.finish(*SHUT_DOWN)
+                continue
+            self._running = job
             try:
                 await self._run(job)
             finally:

@@ -143,7 +143,8 @@ async def _find_context(contexts: Contexts, message: ExecuteRequest) -> Context:
         context = await contexts.get(name)
     except (OSError, ValueError) as error:
         if name in ("", "default"):
-            raise BadRequestError(1011, f"failed to get default context: {error}") from error
+            text = getattr(error, "strerror", None) or error  # without the path, which may not fit into a frame
+            raise BadRequestError(1011, f"failed to get default context: {text}") from error
         raise BadRequestError(1008, "context is not active") from error
     if context is None:
         raise BadRequestError(1008, f"context not found: {name}")
@@ -157,5 +158,5 @@ async def _serve(client: Client, context: Context, job: Job, *, deaf: bool) -> N
     await context.submit(job)
     if deaf:
         await job.started.wait()
-    await client.read()
+    client.listen()
     await client.closed()

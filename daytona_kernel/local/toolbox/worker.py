@@ -1,4 +1,3 @@
-# daytona-kernel interpreter worker 1
 """The process in which a context's code runs; speaks JSON lines with the toolbox daemon.
 
 This file runs on the *sandbox's* Python (3.8 or later), alone, from a copy in the sandbox's temporary
@@ -11,11 +10,19 @@ chunk too; chunks go through ``sys.__stdout__`` and commands through ``sys.stdin
 use; an exception that is neither an ``Exception`` nor SystemExit nor KeyboardInterrupt ends the process.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import os
 import signal
 import sys
+
+TYPE_CHECKING = False  # as in `typing`, which would cost some milliseconds of each start
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+    from typing import Any, NoReturn
 
 FLUSH_AT = 1024
 """Buffered characters at which text is sent without waiting for the end of the line."""
@@ -31,28 +38,28 @@ class ChunkStream(io.TextIOBase):
     encoding = "utf-8"
     errors = "strict"
 
-    def __init__(self, worker, kind):
+    def __init__(self, worker: Worker, kind: str) -> None:
         self._worker = worker
         self._kind = kind
-        self._parts = []
+        self._parts: list[str] = []
         self._size = 0
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         if not isinstance(text, str):
-            raise TypeError("write() argument must be str, not " + type(text).__name__)
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._parts.append(text)
         self._size += len(text)
         if "\n" in text or self._size >= FLUSH_AT:
             self.flush()
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         if self._parts:
             text = "".join(self._parts)
             self._parts = []
@@ -64,8 +71,8 @@ class ChunkStream(io.TextIOBase):
 class Worker:
     """Runs commands one after the other in one namespace."""
 
-    def __init__(self):
-        self.globals = {
+    def __init__(self) -> None:
+        self.globals: dict[str, Any] = {
             "__name__": "__main__",
             "__doc__": None,
             "__package__": None,
@@ -73,14 +80,14 @@ class Worker:
         }
         self.stopping = False
 
-    def emit(self, chunk):
+    def emit(self, chunk: dict[str, str]) -> None:
         """Send one chunk in pieces; an interrupt between two of them spoils the line, as in the real
         worker."""
-        json.dump(chunk, sys.__stdout__)
-        sys.__stdout__.write("\n")
-        sys.__stdout__.flush()
+        json.dump(chunk, sys.__stdout__)  # type: ignore[arg-type]  # None only if descriptor 1 was closed
+        sys.__stdout__.write("\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
 
-    def run(self):
+    def run(self) -> None:
         """Read and execute commands until the daemon closes the pipe or asks to stop."""
         while not self.stopping:
             try:
@@ -94,9 +101,9 @@ class Worker:
                 # Not the cell's own error (that was reported already) but one met while reporting it.
                 self.emit_error(error)
 
-    def handle_command(self, command):
+    def handle_command(self, command: dict[str, Any]) -> None:
         """Execute one command with its environment variables set, and put the old ones back."""
-        saved = {}
+        saved: dict[str, str | None] = {}
         try:
             for name, value in (command.get("envs") or {}).items():
                 saved[name] = os.environ.get(name)
@@ -109,7 +116,7 @@ class Worker:
                 else:
                     os.environ[name] = value
 
-    def execute_code(self, code):
+    def execute_code(self, code: str) -> None:
         """Run *code* as a module body; send its output, its error if any, and the closing control chunk."""
         before = sys.stdout, sys.stderr
         out, err = ChunkStream(self, "stdout"), ChunkStream(self, "stderr")
@@ -136,7 +143,7 @@ class Worker:
             sys.stdout, sys.stderr = before
             self.emit(closing)
 
-    def emit_error(self, error):
+    def emit_error(self, error: Exception) -> None:
         """Send the error chunk of *error*; raises what its ``__str__`` raises."""
         name, value = type(error).__name__, str(error)
         last = name + ": " + value + "\n" if value else name + "\n"
@@ -146,7 +153,7 @@ class Worker:
         self.emit({"type": "error", "name": name, "value": value, "traceback": text})
 
 
-def user_frames(trace):
+def user_frames(trace: TracebackType | None) -> Iterator[str]:
     """Yield one traceback line for each frame of code that came in a command."""
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<string>":
@@ -154,11 +161,11 @@ def user_frames(trace):
         trace = trace.tb_next
 
 
-def main():
+def main() -> None:
     """Install the signal handlers and serve until the end."""
     worker = Worker()
 
-    def stop(signum, frame):
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
         worker.stopping = True
         raise KeyboardInterrupt
 

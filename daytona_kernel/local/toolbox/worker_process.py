@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
+import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,8 @@ from .children import KILL_ROUNDS, Child, Children, pipe, session_members, signa
 from .chunks import LineSplitter, LineTooLongError, parse_line
 
 SCRIPT_NAME = "daytona_repl_worker.py"
+SCRIPT_MARK = b"# daytona-kernel interpreter worker "
+"""Start of the first line of the copies that we write; a digest of the rest follows."""
 READ_BYTES = 1024 * 1024
 READS_AFTER_DEATH = 64
 """A dead worker's child may keep writing to the pipe; what the worker itself left there is one pipe's
@@ -52,33 +57,42 @@ def install_script(temp_dir: str) -> Path:
 
     "As it is" includes copies that somebody edited, as with the real daemon. Two exceptions, since a local
     sandbox may share its temporary directory: a file of another user is never run, and a copy left by another
-    version is replaced.
+    version of this package is replaced. Raises ``OSError`` if there is no place for it.
     """
     source = Path(__file__).with_name("worker.py").read_bytes()
-    mark, _, _ = source.partition(b"\n")
-    family = mark.rpartition(b" ")[0]
-    for name in (SCRIPT_NAME, f"daytona_repl_worker-{os.getuid()}/{SCRIPT_NAME}"):
-        path = Path(temp_dir, name)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = SCRIPT_MARK + hashlib.sha256(source).hexdigest()[:16].encode()
+    for directory in (Path(temp_dir), Path(temp_dir, f"daytona-worker-{os.getuid()}")):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _only_we_replace_files_in(directory):
+            continue
+        path = directory / SCRIPT_NAME
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            mine, first = _peek(path)
         except FileNotFoundError:
-            pass
+            mine, first = True, SCRIPT_MARK
         except OSError:
-            continue  # a symbolic link or an unreadable file: not ours
-        else:
-            with open(fd, "rb") as file:
-                if os.fstat(fd).st_uid != os.getuid():
-                    continue
-                first = file.readline().rstrip()
-            if first == mark or not first.startswith(family):
-                return path
-        if path.parent.stat().st_uid == os.getuid() or name == SCRIPT_NAME:
-            temporary = path.with_name(f".{SCRIPT_NAME}.{os.getpid()}")
-            temporary.write_bytes(source)
-            temporary.replace(path)
+            continue  # a symbolic link, or not readable: not ours
+        if mine and (first == mark or not first.startswith(SCRIPT_MARK)):
+            return path
+        if mine:
+            fd, temporary = tempfile.mkstemp(dir=directory, prefix=SCRIPT_NAME)
+            with open(fd, "wb") as file:
+                file.write(mark + b"\n" + source)
+            os.replace(temporary, path)
             return path
     raise PermissionError(f"no place for the interpreter's worker in {temp_dir}")
+
+
+def _only_we_replace_files_in(directory: Path) -> bool:
+    """Whether it is ours or, like ``/tmp``, lets everybody replace only their own files."""
+    status = directory.stat()
+    return status.st_uid == os.getuid() or bool(status.st_mode & stat.S_ISVTX)
+
+
+def _peek(path: Path) -> tuple[bool, bytes]:
+    """Whether the file belongs to us, and its first line."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        return os.fstat(file.fileno()).st_uid == os.getuid(), file.readline().rstrip()
 
 
 class WorkerProcess:
