@@ -10,7 +10,7 @@ Exit codes, the same for all commands: 0 all well, 1 the thing asked for failed 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,10 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) went away. Closing stdout now keeps the interpreter from
-        # complaining later.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.close()
+        # The reader of a pipe (`| head`) went away. The interpreter flushes stdout once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
 

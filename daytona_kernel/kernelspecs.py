@@ -26,7 +26,7 @@ def kernel_json(display_name: str, env: Mapping[str, str]) -> dict[str, Any]:
         "display_name": display_name,
         "language": "python",
         "interrupt_mode": "message",
-        "metadata": {"debugger": False, "supported_features": []},
+        "metadata": {"debugger": False, "supported_encryption": ["curve"]},
     }
     if env:
         spec["env"] = dict(env)
