@@ -1,8 +1,8 @@
 """The agent: runs inside the sandbox, in the interpreter context, and makes it a Jupyter kernel's back end.
 
-It is sent there as text by :mod:`daytona_kernel.payload` and imported under the name ``_daytona_agent``; nothing of
-it needs a file in the sandbox. It uses the standard library, :mod:`daytona_kernel.wire`, and IPython where there
-is one. What the modules do:
+It is sent there as text by :mod:`daytona_kernel.payload` and imported under the name ``_daytona_agent``;
+nothing of it needs a file in the sandbox. It uses the standard library, :mod:`daytona_kernel.wire`, and
+IPython where there is one. What the modules do:
 
 ``bootstrap``   entry: puts the pieces together, once per context
 ``service``     one request (a cell, a completion ...) from its JSON to its ``done``

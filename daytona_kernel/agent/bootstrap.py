@@ -1,8 +1,8 @@
 """Entry: puts the agent together around a context's globals, once.
 
 This leans on how the interpreter's worker works (observed on v0.190.0): it looks ``sys.__stdout__`` and
-``sys.stdin`` up each time it writes a chunk or reads a command. If a worker should not, the kernel notices that no
-``done`` comes, and starts a new context with ``capture`` off.
+``sys.stdin`` up each time it writes a chunk or reads a command. If a worker should not, the kernel notices
+that no ``done`` comes, and starts a new context with ``capture`` off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from .interrupts import Interrupts
 from .outbox import Outbox
-from .service import Agent
+from .service import Agent, Parts
 from .spool import Spool
 from .stdin import CommandStdin, main_thread
 from .streams import Capture, OutStream
@@ -26,13 +26,15 @@ from .world import put_right
 HIGH_FD = 200
 """Our descriptors live above what user code closes in bulk (``os.closerange(3, 100)`` and the like)."""
 ENTRY = "__daytona__"
-"""Name of the entry among the builtins, where it survives a cleared namespace and a cleared ``sys.modules``."""
+"""Name of the entry among the builtins, where it survives a cleared namespace and a cleared
+``sys.modules``.
+"""
 
 
 class ProtocolStream(io.TextIOBase):
     """``sys.__stdout__``: the worker's protocol for the worker, ordinary output for user code."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
     errors = "strict"
     name = "<stdout>"
 
@@ -75,7 +77,7 @@ def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
     protocol_fd = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) if capturing else 1
     outbox = Outbox(protocol_fd, interrupts, spool)
     capture = Capture(outbox)
-    agent = Agent(user_ns, module, loop, interrupts, outbox, capture, spool)
+    agent = Agent(Parts(user_ns, module, loop, interrupts, outbox, capture, spool))
     if capturing:
         _take_descriptors(agent)
     os.register_at_fork(after_in_child=lambda: _in_child(agent))
@@ -91,9 +93,11 @@ def _take_descriptors(agent: Agent) -> None:
     stdin.before_wait = agent.between_executions
     stdout = OutStream(agent.outbox, agent.capture, "stdout", 1)
     # The bootstrap itself is an execution: the worker's own output at its end must find the protocol.
-    sys.__stdout__ = ProtocolStream(agent.outbox, stdout, lambda: not agent.running and main_thread())  # type: ignore[misc,assignment]
-    sys.__stderr__ = OutStream(agent.outbox, agent.capture, "stderr", 2)  # type: ignore[misc,assignment]
-    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc,assignment]
+    protocol = ProtocolStream(agent.outbox, stdout, lambda: not agent.running and main_thread())
+    stderr = OutStream(agent.outbox, agent.capture, "stderr", 2)
+    for name, stream in (("stdout", protocol), ("stderr", stderr), ("stdin", stdin)):
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = stdin
     agent.capture.start()
 
 

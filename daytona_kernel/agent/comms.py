@@ -16,7 +16,7 @@ _outbox: Outbox | None = None
 _manager: CommManager | None = None
 
 
-class FrameComm(BaseComm):  # type: ignore[misc]
+class FrameComm(BaseComm):
     """A comm whose messages go out as frames."""
 
     def publish_msg(

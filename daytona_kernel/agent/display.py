@@ -38,7 +38,7 @@ class _Hooks(threading.local):
         return True
 
 
-class FrameDisplayHook(DisplayHook):  # type: ignore[misc]
+class FrameDisplayHook(DisplayHook):
     """Publishes the value of a cell's expression as ``execute_result``."""
 
     outbox: Outbox
@@ -85,7 +85,7 @@ class FrameDisplayHook(DisplayHook):  # type: ignore[misc]
                 self.outbox.post("execute_result", message["content"])
 
 
-class FrameDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+class FrameDisplayPublisher(DisplayPublisher):
     """Publishes ``display()`` as ``display_data`` and ``update_display_data``."""
 
     outbox: Outbox

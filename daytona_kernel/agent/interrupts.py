@@ -1,8 +1,9 @@
 """When SIGINT becomes a KeyboardInterrupt, and when it must wait.
 
-The interpreter's worker raises KeyboardInterrupt wherever the signal finds it, half-way through a protocol line
-too; then the end of the cell is lost and the context hangs (20 of 25 tries, observed on v0.190.0). So the agent
-installs its own handler: no effect between cells, put off while a line is written, at once in user code.
+The interpreter's worker raises KeyboardInterrupt wherever the signal finds it, half-way through a protocol
+line too; then the end of the cell is lost and the context hangs (20 of 25 tries, observed on v0.190.0). So
+the agent installs its own handler: no effect between cells, put off while a line is written, at once in user
+code.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Interrupts:
 
     @contextmanager
     def cancelling(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """While a cell awaits: an interrupt calls ``cancel``; the next one raises, for code that never awaits."""
+        """While a cell awaits: an interrupt calls ``cancel``; the next one raises, for code that never
+        awaits.
+        """
         self._cancel, self._cancelled_once = cancel, False
         try:
             yield
@@ -90,7 +93,9 @@ class Interrupts:
 
 
 class _Hold:
-    """Context manager of :meth:`Interrupts.hold`; a class, since a generator can be interrupted in between."""
+    """Context manager of :meth:`Interrupts.hold`; a class, since a generator can be interrupted in
+    between.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts

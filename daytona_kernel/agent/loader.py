@@ -7,31 +7,31 @@ Run by ``exec`` in a namespace of its own that holds ``SOURCES`` (module path to
 import importlib.abc
 import importlib.util
 import sys
+from typing import Any
 
-SOURCES: dict
-PACKAGE: str
-USER_NS: dict
-OPTIONS: dict
+_given = globals()
+SOURCES = _given["SOURCES"]
+PACKAGE = _given["PACKAGE"]
 
 
 class _Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds the agent's modules in ``SOURCES``; asked last, and only ever for names of the package."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         if fullname not in SOURCES:
             return None
         return importlib.util.spec_from_loader(fullname, self, is_package=self.is_package(fullname))
 
-    def is_package(self, fullname):
+    def is_package(self, fullname: str) -> bool:
         return fullname in (PACKAGE, PACKAGE + ".agent")
 
-    def get_source(self, fullname):
-        return SOURCES[fullname]
+    def get_source(self, fullname: str) -> str:
+        return str(SOURCES[fullname])
 
-    def get_code(self, fullname):
+    def get_code(self, fullname: str) -> Any:
         return compile(SOURCES[fullname], "<" + fullname + ">", "exec", dont_inherit=True)
 
 
 if PACKAGE not in sys.modules:
     sys.meta_path.append(_Importer())
-importlib.import_module(PACKAGE + ".agent.bootstrap").start(USER_NS, OPTIONS)
+importlib.import_module(PACKAGE + ".agent.bootstrap").start(_given["USER_NS"], _given["OPTIONS"])

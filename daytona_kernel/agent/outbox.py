@@ -29,10 +29,13 @@ CHUNK_CHARS = 192 * 1024
 """Text per chunk of the interpreter; with escaping it stays well under its limit of 1 MiB."""
 WINDOW_BYTES = 24 * 1024 * 1024
 WINDOW_CHUNKS = 600
-"""Most that may be on its way without the kernel's acknowledgement. The daemon queues 1024 chunks and cuts off a
+"""Most that may be on its way without the kernel's acknowledgement. The daemon queues 1024 chunks and cuts
+off a
 client that has more waiting (v0.190.0); what is in the window always fits."""
 ACK_PATIENCE_S = 15.0
-"""Without an acknowledgement for so long, the kernel is gone: the cell goes on, and its output is spooled only."""
+"""Without an acknowledgement for so long, the kernel is gone: the cell goes on, and its output is spooled
+only.
+"""
 IDLE_CHARS = 16 * 1024 * 1024
 """Most text kept from background threads while no execution runs; then the oldest goes."""
 

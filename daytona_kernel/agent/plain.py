@@ -1,4 +1,6 @@
-"""What is left where IPython can not be had: Python cells with results, tracebacks and completion, no magics."""
+"""What is left where IPython can not be had: Python cells with results, tracebacks and completion, no
+magics.
+"""
 
 from __future__ import annotations
 
@@ -66,9 +68,11 @@ class PlainBackend:
 
     def _run(self, code: str, name: str, silent: bool) -> None:
         tree = ast.parse(code, name)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr):
+            tree.body.pop()
         exec(compile(tree, name, "exec"), self._ns)  # noqa: S102
-        if last is None:
+        if not isinstance(last, ast.Expr):
             return
         value = eval(compile(ast.Expression(last.value), name, "eval"), self._ns)  # noqa: S307
         if value is not None and not silent and not code.rstrip().endswith(";"):
@@ -105,7 +109,8 @@ class PlainBackend:
         start = cursor
         while start and (code[start - 1].isalnum() or code[start - 1] in "._"):
             start -= 1
-        completer, matches = rlcompleter.Completer(self._ns), []
+        completer = rlcompleter.Completer(self._ns)
+        matches: list[str] = []
         while (match := completer.complete(code[start:cursor], len(matches))) is not None:
             matches.append(match)
         return {

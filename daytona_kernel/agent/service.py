@@ -10,10 +10,12 @@ import platform
 import sys
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from . import usage
 from .interrupts import Interrupts
+from .obituary import Obituary
 from .outbox import Outbox
 from .plain import PlainBackend
 from .spool import Spool
@@ -26,29 +28,34 @@ REMEMBERED = 4096
 """Execution ids kept to recognise one that is sent again; far more than can be in doubt at a time."""
 
 
+@dataclass
+class Parts:
+    """What :func:`bootstrap.start` has put together."""
+
+    user_ns: Content
+    user_module: MainModule
+    loop: asyncio.AbstractEventLoop
+    interrupts: Interrupts
+    outbox: Outbox
+    capture: Capture
+    spool: Spool
+
+
 class Agent:
     """Everything of one context. Its methods run in the worker's main thread."""
 
-    def __init__(
-        self,
-        user_ns: Content,
-        user_module: MainModule,
-        loop: asyncio.AbstractEventLoop,
-        interrupts: Interrupts,
-        outbox: Outbox,
-        capture: Capture,
-        spool: Spool,
-    ) -> None:
-        self.user_ns = user_ns
-        self.user_module = user_module
-        self.loop = loop
-        self.interrupts = interrupts
-        self.outbox = outbox
-        self.capture = capture
-        self.spool = spool
+    def __init__(self, parts: Parts) -> None:
+        self.user_ns = parts.user_ns
+        self.user_module = parts.user_module
+        self.loop = parts.loop
+        self.interrupts = parts.interrupts
+        self.outbox = parts.outbox
+        self.capture = parts.capture
+        self.spool = parts.spool
         self.token = uuid.uuid4().hex
         self.running = False
-        self.stdin = InputBridge(outbox, spool.directory)
+        self.stdin = InputBridge(self.outbox, self.spool.directory)
+        self.obituary = Obituary(self.spool.directory, self.outbox)
         self.backend: Any = None
         self._comms: Any = None
         self._seen: dict[str, None] = {}
@@ -175,6 +182,7 @@ class Agent:
         """Put back what the last cell may have broken."""
         self.interrupts.install()
         self.capture.restore()
+        self.obituary.renew()
         sys.modules["__main__"] = self.user_module
         if not self.loop.is_closed():
             asyncio.set_event_loop(self.loop)
@@ -244,7 +252,8 @@ class Agent:
     async def _comm(self, request: Content) -> Content:
         if self._comms is None:
             return {"status": "error"}
-        from ..wire import b64decode
+        from base64 import b64decode
+
         from . import comms
 
         message = dict(request["parent"])

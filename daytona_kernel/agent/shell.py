@@ -1,8 +1,8 @@
 """The IPython shell that runs the cells.
 
-A subclass of IPython's own ``InteractiveShell``, made the way ipykernel makes its one, since libraries look at
-that: its class name, ``config.IPKernelApp``, ``kernel.comm_manager`` and so on decide whether plots and progress
-bars take the notebook form.
+A subclass of IPython's own ``InteractiveShell``, made the way ipykernel makes its one, since libraries look
+at that: its class name, ``config.IPKernelApp``, ``kernel.comm_manager`` and so on decide whether plots and
+progress bars take the notebook form.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .display import FrameDisplayHook, FrameDisplayPublisher
 from .outbox import Outbox
 
 
-class CellCompiler(CachingCompiler):  # type: ignore[misc]
+class CellCompiler(CachingCompiler):
     """Names the code of a cell like ipykernel does, so that warnings and tracebacks read the same."""
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
@@ -45,7 +45,7 @@ class CellCompiler(CachingCompiler):  # type: ignore[misc]
 
 
 @magics_class
-class KernelMagics(Magics):  # type: ignore[misc]
+class KernelMagics(Magics):
     """The magics that ipykernel adds to IPython's, as far as they make sense in a sandbox."""
 
     @line_magic
@@ -113,7 +113,7 @@ class KernelMagics(Magics):  # type: ignore[misc]
         print("Kernel does not support subshells")
 
 
-class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+class ZMQInteractiveShell(InteractiveShell):
     """IPython's shell with frames for output. Named after ipykernel's, which libraries look for."""
 
     displayhook_class = Type(FrameDisplayHook)

@@ -1,8 +1,8 @@
 """Every line of an execution, kept in files until the kernel has it.
 
-The interpreter drops output while nobody listens, and no client can attach again (observed on v0.190.0). So each
-line is also appended to a file that the kernel can fetch through the toolbox. The files of one execution are
-``{directory}/{execution id}.{index}``; a new one begins every SEGMENT_BYTES so that what the kernel has
+The interpreter drops output while nobody listens, and no client can attach again (observed on v0.190.0). So
+each line is also appended to a file that the kernel can fetch through the toolbox. The files of one execution
+are ``{directory}/{execution id}.{index}``; a new one begins every SEGMENT_BYTES so that what the kernel has
 acknowledged can be removed while the cell still runs. The kernel acknowledges by writing ``{directory}/ack``:
 ``{execution id} {next number}``, a space and a newline at the end (an upload is not atomic).
 """
@@ -77,7 +77,9 @@ class Spool:
                 return
 
     def acknowledged(self) -> int:
-        """Number of the first line that the kernel does not have yet, as it last said; 0 if it said nothing."""
+        """Number of the first line that the kernel does not have yet, as it last said; 0 if it said
+        nothing.
+        """
         try:
             with open(os.path.join(self.directory, "ack"), encoding="ascii") as file:
                 execution_id, number, end = file.read(200).split(" ")

@@ -1,9 +1,10 @@
 """``input()``, ``getpass()``, and the worker's command pipe.
 
-Descriptor 0 of the worker is the pipe that commands come through: a cell (or a child process) that reads it would
-eat the next cell. So the pipe moves to a private descriptor, descriptor 0 becomes ``/dev/null``, and ``sys.stdin``
-an object that knows who is reading: the worker between executions gets commands, anybody else end-of-file, as
-under ipykernel. While it waits for a command, asyncio's loop runs, so that background tasks go on between cells.
+Descriptor 0 of the worker is the pipe that commands come through: a cell (or a child process) that reads it
+would eat the next cell. So the pipe moves to a private descriptor, descriptor 0 becomes ``/dev/null``, and
+``sys.stdin`` an object that knows who is reading: the worker between executions gets commands, anybody else
+end-of-file, as under ipykernel. While it waits for a command, asyncio's loop runs, so that background tasks
+go on between cells.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from .outbox import Outbox
@@ -33,7 +34,7 @@ class StdinNotImplementedError(NotImplementedError):
 class CommandStdin(io.TextIOBase):
     """``sys.stdin``: the worker's commands for the worker, end-of-file for everybody else."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
     errors = "strict"
     name = "<stdin>"
 
@@ -72,10 +73,10 @@ class CommandStdin(io.TextIOBase):
         """Descriptor 0, which is ``/dev/null``."""
         return 0
 
-    def __iter__(self) -> CommandStdin:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> str:
+    def __next__(self) -> Any:
         line = self.readline()
         if not line:
             raise StopIteration
@@ -86,7 +87,7 @@ class CommandStdin(io.TextIOBase):
         if not _has_work(self._loop):
             return
         ready: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+        self._loop.add_reader(self._fd, lambda: None if ready.done() else ready.set_result(None))
         try:
             self._loop.run_until_complete(ready)
         finally:
@@ -101,8 +102,8 @@ def _has_work(loop: asyncio.AbstractEventLoop) -> bool:
 class InputBridge:
     """``input()`` and ``getpass.getpass()`` as Jupyter's ``input_request``.
 
-    The answer comes as a file ``{directory}/input-{request id}`` that the kernel uploads: JSON and a newline, which
-    is waited for since an upload is not atomic.
+    The answer comes as a file ``{directory}/input-{request id}`` that the kernel uploads: JSON and a newline,
+    which is waited for since an upload is not atomic.
     """
 
     def __init__(self, outbox: Outbox, directory: str) -> None:
@@ -117,7 +118,7 @@ class InputBridge:
         """Before a cell: ``allowed`` is the request's ``allow_stdin``."""
         self.allowed = allowed
         builtins.input = self.raw_input
-        getpass.getpass = self.getpass  # type: ignore[assignment]
+        getpass.getpass = self.getpass
 
     def remove(self) -> None:
         """After a cell: put back what was there, as ipykernel does."""

@@ -22,7 +22,7 @@ AWAY_S = 0.0005
 class OutStream(io.TextIOBase):
     """A text stream that feeds the outbox. Named after ipykernel's, since error messages show the name."""
 
-    encoding = "UTF-8"  # type: ignore[assignment]
+    encoding = "UTF-8"
     errors = "strict"
 
     def __init__(self, outbox: Outbox, capture: Capture, name: str, fd: int) -> None:
@@ -118,7 +118,9 @@ class Capture:
         threading.Thread(target=self._read_forever, name="daytona-capture", daemon=True).start()
 
     def restore(self) -> None:
-        """Put the pipes (back) onto descriptors 1 and 2. Called before each cell: user code may close them."""
+        """Put the pipes (back) onto descriptors 1 and 2. Called before each cell: user code may close
+        them.
+        """
         for fd, write_end in self._write_ends.items():
             try:
                 if os.path.samestat(os.fstat(fd), os.fstat(write_end)):
@@ -136,7 +138,9 @@ class Capture:
                 self._read(fd)
 
     def forget_in_child(self) -> None:
-        """In a forked child: the parent reads the pipes, and locks may be held by threads that are not here."""
+        """In a forked child: the parent reads the pipes, and locks may be held by threads that are not
+        here.
+        """
         self._names = {}
         self._lock = threading.Lock()
 

@@ -8,23 +8,20 @@ import time
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
-_last: tuple[float, float] = (0.0, 0.0)
+_last = {"time": 0.0, "cpu": 0.0}
 
 
 def usage() -> dict[str, Any]:
     """The content of a ``usage_reply``: of this worker and its children, and of the sandbox around them.
 
-    Memory is in bytes and CPU in percent of one core since the last call. The limits come from the cgroup where
-    there is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
+    Memory is in bytes and CPU in percent of one core since the last call. The limits come from the cgroup
+    where there is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
     """
-    global _last
     reply: dict[str, Any] = {"hostname": socket.gethostname(), "pid": os.getpid()}
     now, used = time.monotonic(), sum(os.times()[:4])
-    if _last[0]:
-        reply["kernel_cpu"] = max(0.0, 100.0 * (used - _last[1]) / max(now - _last[0], 1e-6))
-    else:
-        reply["kernel_cpu"] = 0.0
-    _last = (now, used)
+    elapsed = now - _last["time"] if _last["time"] else 0.0
+    reply["kernel_cpu"] = 100.0 * (used - _last["cpu"]) / elapsed if elapsed > 0 else 0.0
+    _last.update(time=now, cpu=used)
     reply["kernel_memory"] = _resident_bytes()
     reply["cpu_count"] = _cpu_count()
     total, available = _memory()

@@ -11,9 +11,9 @@ from typing import Any
 class MainModule(types.ModuleType):
     """``__main__`` around a namespace that exists already: the context's globals.
 
-    The worker runs cells in a dict that belongs to no module, so pickling a class made in a cell, or spawning a
-    process, can not find it (observed on v0.190.0). A module's own ``__dict__`` can not be set, so this one passes
-    every access on.
+    The worker runs cells in a dict that belongs to no module, so pickling a class made in a cell, or spawning
+    a process, can not find it (observed on v0.190.0). A module's own ``__dict__`` can not be set, so this one
+    passes every access on.
     """
 
     def __init__(self, namespace: dict[str, Any]) -> None:
