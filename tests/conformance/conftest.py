@@ -55,8 +55,8 @@ class Recordings:
         async def record_missing() -> None:
             missing = [one for one in wanted if (family.name, *one) not in self._done]
             made = await asyncio.gather(*(record_family(kernel, family) for kernel, _ in missing))
-            for one, recording in zip(missing, made, strict=True):
-                self._done[(family.name, *one)] = recording
+            for (kernel, take), recording in zip(missing, made, strict=True):
+                self._done[(family.name, kernel, take)] = recording
 
         asyncio.run(record_missing())
         return [self._done[(family.name, kernel, take)] for kernel, take in wanted]

@@ -86,7 +86,7 @@ class Exchange:
 
 def is_status(message: Message, state: str) -> bool:
     """True if the message announces that state."""
-    return message["msg_type"] == "status" and message["content"]["execution_state"] == state
+    return bool(message["msg_type"] == "status" and message["content"]["execution_state"] == state)
 
 
 class KernelUnderTest:
@@ -136,7 +136,7 @@ class KernelUnderTest:
             exchange.changed.set()
 
     def _answer(self, exchange: Exchange, request: Message) -> None:
-        """Answers an `input_request` with the next scripted answer; with an empty line when there are none left."""
+        """Answers an `input_request` with the next scripted answer, with an empty line after the last."""
         answer = exchange.answers.pop(0) if exchange.answers else ""
         if answer == "<none>":
             return
@@ -151,9 +151,17 @@ class KernelUnderTest:
         mark = exchange.interrupt_on
         if mark is not None and mark in exchange.text() + exchange.text("stderr"):
             exchange.interrupt_on = None
-            # From the end of print() to the statement that is to be interrupted: not a time that anything waits for.
+            # From the end of print() to the statement to interrupt. Nothing waits for this time.
             await asyncio.sleep(0.3)
-            await self.manager.interrupt_kernel()
+            await self.interrupt()
+
+    async def interrupt(self) -> Exchange | None:
+        """The interrupt button: a message or a signal, as the kernel's specification says."""
+        if self.manager.kernel_spec.interrupt_mode == "message":
+            # Not the manager's own: its session counts message ids from 0 again, and ours would be used twice.
+            return self.send("interrupt_request", channel="control")
+        await self.manager.interrupt_kernel()
+        return None
 
     def send(
         self,
@@ -187,7 +195,7 @@ class KernelUnderTest:
         return exchange
 
     def send_execute(self, code: str, *, metadata: Message | None = None, **options: Any) -> Exchange:
-        """Sends an `execute_request` with the defaults of JupyterLab. `answers` and `interrupt_on` are ours."""
+        """Sends an `execute_request` as JupyterLab does. `answers` and `interrupt_on` are ours."""
         ours = {key: options.pop(key) for key in ("answers", "interrupt_on") if key in options}
         content = {
             "code": code,
@@ -241,17 +249,8 @@ class KernelUnderTest:
 
 def kernel_environment(home: Path) -> dict[str, str]:
     """The environment for a kernel: nothing of this test run, of the user's account, or of the terminal."""
-    hidden = (
-        "PYTEST",
-        "DAYTONA_",
-        "JPY_",
-        "IPYTHON",
-        "COLUMNS",
-        "LINES",
-        "NO_COLOR",
-        "FORCE_COLOR",
-        "PYTHON",
-    )
+    terminal = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+    hidden = ("PYTEST", "PYTHON", "DAYTONA_", "JPY_", "IPYTHON", *terminal)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     for name in ("config", "data", "cache", "state"):
         environment[f"XDG_{name.upper()}_HOME"] = str(home / f".{name}")
@@ -264,10 +263,10 @@ def kernel_environment(home: Path) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def running_kernel(name: str, home: Path) -> AsyncIterator[KernelUnderTest]:
-    """A fresh kernel whose home and working directory is `home`, shut down at the end."""
+    """A fresh kernel with `home` as its home and working directory, shut down at the end. Its log is beside."""
     manager = AsyncKernelManager(kernel_name=name)
     # The working directory is the home on both sides, so that `~` stands for the same files in both.
-    with (home / "kernel.log").open("wb") as log:
+    with Path(f"{home}.log").open("wb") as log:
         await manager.start_kernel(cwd=str(home), env=kernel_environment(home), stdout=log, stderr=log)
     client = manager.client()
     client.start_channels()

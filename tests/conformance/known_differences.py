@@ -1,7 +1,7 @@
 """What differs from ipykernel by intention or by nature, by cell, each with its reason.
 
-The list is strict in both directions: a cell that no longer differs fails, and so does a cell that differs in a line
-that none of its patterns matches.
+The list is strict in both directions: a cell that no longer differs fails, and so does a cell that
+differs in a line that none of its patterns matches.
 """
 
 from __future__ import annotations

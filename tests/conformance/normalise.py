@@ -1,7 +1,7 @@
 """What differs between two runs of the *same* kernel, and nothing else, made equal. Each rule has its reason.
 
-A difference between kernels must never be made equal here: it belongs in the kernel, or by name and with a reason in
-`known_differences.py`.
+A difference between kernels must never be made equal here: it is mended in the kernel, or named with its
+reason in `known_differences.py`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from .driver import KernelUnderTest, Message
 
 #: Asked from each kernel before its first cell, silently.
 FACTS_EXPRESSION = (
-    "(lambda os, sys, tempfile, json: json.dumps({'cwd': os.getcwd(), 'home': os.path.expanduser('~'),"
-    " 'real home': os.path.realpath(os.path.expanduser('~')), 'tmp': tempfile.gettempdir(),"
-    " 'environment': sys.prefix, 'python': sys.base_prefix, 'pid': str(os.getpid())}))"
-    "(*map(__import__, ('os', 'sys', 'tempfile', 'json')))"
+    "(lambda os, sys, tempfile, json, IPython: json.dumps({"
+    "'cwd': os.getcwd(), 'home': os.path.expanduser('~'), 'tmp': tempfile.gettempdir(),"
+    " 'real home': os.path.realpath(os.path.expanduser('~')), 'python': sys.base_prefix,"
+    " 'environment': sys.prefix, 'libraries': IPython.__file__.partition('/lib/python')[0]}))"
+    "(*map(__import__, ('os', 'sys', 'tempfile', 'json', 'IPython')))"
 )
 
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
-_TIME = r"[\d.]+ ?(?:ns|[µμu]s|ms|min|s|h|d)\b"
+_TIME = r"[\d.]+(?:e[+-]?\d+)? ?(?:ns|[µμu]s|ms|min|s|h|d)\b"
 
 RULES: list[Rule] = [
     # repr() of objects: where the allocator put them.
     (re.compile(r"\b0x[0-9a-fA-F]{6,16}\b"), "0x<address>"),
-    # ipykernel's compiler puts cells into a directory named after its process id. The hash of the code that follows is
-    # a pure function of the code, and stays.
+    # ipykernel's compiler puts cells into a directory named after its process id. The hash of the code that
+    # follows is a pure function of the code, and stays.
     (re.compile(r"ipykernel_\d+"), "ipykernel_<pid>"),
     # %time, %%time, %timeit, %prun: durations. The rest of these lines stays.
     (re.compile(rf"((?:user|sys|total|Wall time|CPU times|Compiler ?):? ){_TIME}"), r"\1<time>"),
@@ -88,11 +89,13 @@ class Normaliser:
             facts["real home"]: "<home>",
             facts["tmp"]: "<tmp>",
             facts["environment"]: "<environment>",
+            # A sandbox may see the packages of another environment than its own.
+            facts["libraries"]: "<environment>",
             facts["python"]: "<python>",
         }
         # Longest first: the home may be below the temporary directory.
         self.paths = [
-            (re.compile(rf"(?<![\w.>-]){re.escape(path)}(?!\w)"), paths[path])
+            (re.compile(rf"(?:(?<=\x1b\[\d\dm)|(?<![\w.>-])){re.escape(path)}(?!\w)"), paths[path])
             for path in sorted(paths, key=len, reverse=True)
             if len(path) > 1
         ]
@@ -204,8 +207,8 @@ def merge_streams(messages: list[Message]) -> list[Message]:
 def streams_apart(messages: list[Message]) -> list[Message]:
     """All stdout, then all stderr, then the rest.
 
-    For cells that write to both through pipes: under ipykernel itself the order of two pipes, and of a pipe against
-    `print`, is a race between threads.
+    For cells that write through pipes: under ipykernel itself the order of two pipes, and of a pipe
+    against `print`, is a race between threads.
     """
 
     def rank(message: Message) -> int:

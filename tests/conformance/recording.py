@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import tempfile
 from dataclasses import dataclass
@@ -9,8 +10,12 @@ from pathlib import Path
 
 from . import spec
 from .corpus import Cell, Family
-from .driver import Exchange, KernelDied, KernelUnderTest, NoAnswer, is_status, running_kernel
+from .driver import Exchange, KernelDied, KernelUnderTest, Message, NoAnswer, is_status, running_kernel
 from .normalise import Normaliser, merge_streams, streams_apart
+
+#: In seconds: ipykernel reads its own pipes in a thread and publishes what it read 0.2 s later, so that the
+#: output of a child may come after the cell. The next cell waits for that; nothing is compared with a clock.
+SETTLE = 0.5
 
 
 @dataclass
@@ -25,11 +30,13 @@ class Recording:
 async def record_family(kernel_name: str, family: Family) -> dict[str, Recording]:
     """Runs all cells of a family in a fresh kernel, by cell id.
 
-    Recordings are written when the kernel has ended, so that late output is in them. After a cell that hangs or kills
-    the kernel, the remaining cells are recorded as not run.
+    Recordings are written when the kernel has ended, so that late output is in them. After a cell that
+    hangs or kills the kernel, the remaining cells are recorded as not run.
     """
-    with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as home:
-        async with running_kernel(kernel_name, Path(home)) as kernel:
+    with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as directory:
+        home = Path(directory, "home")
+        home.mkdir()
+        async with running_kernel(kernel_name, home) as kernel:
             normaliser = await Normaliser.for_kernel(kernel)
             ran: list[tuple[Cell, Exchange, str]] = []
             trouble = ""
@@ -38,7 +45,7 @@ async def record_family(kernel_name: str, family: Family) -> dict[str, Recording
                     ran.append((cell, Exchange("", "execute_request", "shell"), "not run"))
                     continue
                 exchange = _send(kernel, cell)
-                trouble = await _finish(kernel, exchange)
+                trouble = await _finish(kernel, exchange, cell.flags)
                 ran.append((cell, exchange, trouble))
     return {cell.id: record(cell, exchange, trouble, normaliser) for cell, exchange, trouble in ran}
 
@@ -56,11 +63,13 @@ def _send(kernel: KernelUnderTest, cell: Cell) -> Exchange:
     )
 
 
-async def _finish(kernel: KernelUnderTest, exchange: Exchange) -> str:
+async def _finish(kernel: KernelUnderTest, exchange: Exchange, flags: set[str]) -> str:
     try:
         await kernel.until(exchange, Exchange.finished)
     except (KernelDied, NoAnswer) as error:
         return repr(error)
+    if "streams apart" in flags:
+        await asyncio.sleep(SETTLE)
     return ""
 
 
@@ -83,8 +92,17 @@ def record(cell: Cell, exchange: Exchange, trouble: str, normaliser: Normaliser)
     for message in exchange.stdin:
         lines += normaliser.lines(message)
     for reply in exchange.replies:
-        lines += normaliser.lines(reply)
+        lines += normaliser.lines(without_repetition(reply, exchange))
     return Recording(cell, lines, spec.faults_of_exchange(exchange) if not trouble else [])
+
+
+def without_repetition(reply: Message, exchange: Exchange) -> Message:
+    """The reply; a traceback that the error message before it has shown is named, not repeated."""
+    errors = exchange.of_type("error")
+    content = reply["content"]
+    if errors and errors[-1]["content"]["traceback"] == content.get("traceback"):
+        return {**reply, "content": {**content, "traceback": "the same as in the error message"}}
+    return reply
 
 
 def difference(expected: Recording, actual: Recording, names: tuple[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The Jupyter messaging specification (protocol 5.4) as far as a kernel's own messages go: required keys and types.
+"""The Jupyter messaging specification (protocol 5.4) for what a kernel sends: required keys and types.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html
 """
@@ -86,14 +86,11 @@ def faults(message: Message) -> list[str]:
 
 
 def _envelope_faults(message: Message) -> list[str]:
-    found = []
-    for part in ("header", "parent_header", "metadata", "content"):
-        if not isinstance(message.get(part), dict):
-            found.append(f"no {part}")
+    parts = ("header", "parent_header", "metadata", "content")
+    found = [f"no {part}" for part in parts if not isinstance(message.get(part), dict)]
     header = message["header"]
-    for key in ("msg_id", "session", "username", "msg_type", "version"):
-        if not isinstance(header.get(key), str):
-            found.append(f"header.{key} is {header.get(key)!r}")
+    keys = ("msg_id", "session", "username", "msg_type", "version")
+    found += [f"header.{key} is {header.get(key)!r}" for key in keys if not isinstance(header.get(key), str)]
     if not isinstance(header.get("date"), datetime):
         found.append(f"header.date is {header.get('date')!r}")
     elif header["date"].tzinfo is None:
@@ -139,7 +136,7 @@ def _special_faults(kind: str, content: Message) -> list[str]:
     if kind == "complete_reply":
         found += _text_faults(kind, content.get("matches", []))
     if kind == "kernel_info_reply":
-        info = {"name": TEXT, "version": TEXT, "mimetype": TEXT, "file_extension": TEXT}
+        info: dict[str, type] = {"name": TEXT, "version": TEXT, "mimetype": TEXT, "file_extension": TEXT}
         found += _key_faults("language_info", content.get("language_info", {}), info)
     return found
 

@@ -33,7 +33,7 @@ def test_cell_gives_the_same(family: Family, cell: Cell, recordings: Recordings)
 
 @pytest.mark.parametrize(("family", "cell"), CELLS)
 def test_cell_messages_follow_the_specification(family: Family, cell: Cell, recordings: Recordings) -> None:
-    """Each message of the kernel under test has the keys and types of the specification, in the right order."""
+    """Each message has the keys and types of the specification, and comes in the right order."""
     if family.missing():
         pytest.skip(f"not installed: {', '.join(family.missing())}")
     _, actual = recordings.get(family, (REFERENCE, 0), (UNDER_TEST, 0))
