@@ -1,7 +1,7 @@
 """Settings: which service, which sandbox, and what becomes of it. Every trait's ``help`` is its manual.
 
-Order of precedence: command line or configuration file, then ``DAYTONA_KERNEL_*`` and ``DAYTONA_*`` environment
-variables, then the default.
+Order of precedence: command line or configuration file, then ``DAYTONA_KERNEL_*`` and ``DAYTONA_*``
+environment variables, then the default.
 """
 
 from __future__ import annotations
@@ -77,17 +77,17 @@ class DaytonaSettings(LoggingConfigurable):
     backend = CaselessStrEnum(
         ["auto", "daytona", "local"],
         default_value="auto",
-        help="Where sandboxes live: 'daytona' (the service; needs credentials), 'local' (the embedded server on "
-        "this machine), or 'auto': the service if there are credentials, else local. "
+        help="Where sandboxes live: 'daytona' (the service; needs credentials), 'local' (the embedded server "
+        "on this machine), or 'auto': the service if there are credentials, else local. "
         "Environment: DAYTONA_KERNEL_BACKEND.",
     ).tag(config=True)
     api_key = Unicode(
-        help="API key. Default: DAYTONA_API_KEY from the environment, or from .env.local or .env in the working "
-        "directory, as the SDK reads them."
+        help="API key. Default: DAYTONA_API_KEY from the environment, or from .env.local or .env in the "
+        "working directory, as the SDK reads them."
     ).tag(config=True)
     api_url = Unicode(
-        help="Base URL of the control plane, ending in /api. Default: DAYTONA_API_URL from the environment (never "
-        "from .env), else the public service."
+        help="Base URL of the control plane, ending in /api. Default: DAYTONA_API_URL from the environment "
+        "(never from .env), else the public service."
     ).tag(config=True)
     target = Unicode(help="Region for new sandboxes. Default: DAYTONA_TARGET, else the organization's.").tag(
         config=True
@@ -127,8 +127,8 @@ class DaytonaSettings(LoggingConfigurable):
     on_shutdown = CaselessStrEnum(
         ["auto", "stop", "delete", "keep"],
         default_value="auto",
-        help="What becomes of the sandbox when the kernel ends. auto: a notebook stops its own (files stay), a "
-        "headless run deletes its own, one that was named is kept as it is.",
+        help="What becomes of the sandbox when the kernel ends. auto: a notebook stops its own (files stay), "
+        "a headless run deletes its own, one that was named is kept as it is.",
     ).tag(config=True)
     headless = Bool(
         help="Whether this kernel serves a job and not a person: its sandbox is ephemeral. "

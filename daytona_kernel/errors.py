@@ -22,7 +22,10 @@ from __future__ import annotations
 
 
 class DaytonaKernelError(Exception):
-    """Root of the tree. ``str()`` is the sentence for the user: what happened, to what, and what to do next."""
+    """Root of the tree.
+
+    ``str()`` is the sentence for the user: what happened, to what, and what to do next.
+    """
 
     hint = ""
 

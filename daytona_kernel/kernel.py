@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,17 @@ from ._version import __version__
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .session import Interrupted, Session
+from .sink import KernelSink, clean_text, cleaned
 
 Content = dict[str, Any]
 
-STDIN_POLL_MS = 50
 SHUTDOWN_TIMEOUT_S = 4.5
 """Jupyter kills a kernel 5 s after it was asked to end."""
 PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
 """What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
 
-class DaytonaKernel(Kernel):  # type: ignore[misc]
+class DaytonaKernel(Kernel):
     """Runs cells in a Daytona sandbox, and otherwise behaves as ipykernel's Python kernel does."""
 
     implementation = "ipython"
@@ -71,7 +70,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
     # -- what the kernel says of itself ------------------------------------------------------------
 
     @property
-    def execution_count(self) -> int:  # type: ignore[override]
+    def execution_count(self) -> int:
         """The number of the next cell: the shell in the sandbox counts."""
         return self.link_session.execution_count
 
@@ -138,7 +137,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
             "allow_stdin": allow_stdin,
             "cell_id": cell_id,
         }
-        sink = _KernelSink(self, silent=silent)
+        sink = KernelSink(self, silent=silent)
         try:
             reply = await asyncio.wrap_future(self.link_session.execute(content, sink.parent, sink))
         except Interrupted as exc:
@@ -150,8 +149,8 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
             return self._error_reply(sink, type(exc).__name__, exc)
         return self._clean_reply(reply)
 
-    def _error_reply(self, sink: _KernelSink, ename: str, exc: Exception) -> Content:
-        evalue = _clean_text(str(exc))
+    def _error_reply(self, sink: KernelSink, ename: str, exc: Exception) -> Content:
+        evalue = clean_text(str(exc))
         lines = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
         if not sink.silent:
             sink.publish("error", {"ename": ename, "evalue": evalue, "traceback": lines}, {}, ())
@@ -174,14 +173,14 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
         ok = reply.get("status") == "ok"
         clean: Content = {"status": "ok" if ok else "error"}
         if not ok:
-            clean["traceback"] = [_clean_text(str(line)) for line in reply.get("traceback") or []]
-            clean["ename"] = _clean_text(str(reply.get("ename", "")))
-            clean["evalue"] = _clean_text(str(reply.get("evalue", "")))
+            clean["traceback"] = [clean_text(str(line)) for line in reply.get("traceback") or []]
+            clean["ename"] = clean_text(str(reply.get("ename", "")))
+            clean["evalue"] = clean_text(str(reply.get("evalue", "")))
             clean.update(self._engine_info())
         clean["execution_count"] = reply.get("execution_count", self.execution_count - 1)
-        clean["user_expressions"] = _cleaned(reply.get("user_expressions") or {})
+        clean["user_expressions"] = cleaned(reply.get("user_expressions") or {})
         payloads = [item for item in reply.get("payload") or [] if isinstance(item, dict)]
-        clean["payload"] = [_cleaned(item) for item in payloads if item.get("source") in PAYLOADS]
+        clean["payload"] = [cleaned(item) for item in payloads if item.get("source") in PAYLOADS]
         if any(item["source"] == "ask_exit" and not item.get("keepkernel") for item in clean["payload"]):
             self.io_loop.call_later(0.1, self.io_loop.stop)
         return clean
@@ -201,7 +200,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
 
     async def _question(self, kind: str, content: Content, failed: Content, **extra: Any) -> Content:
         """Ask the agent; ``failed`` is the answer when the sandbox can not be asked."""
-        sink = _KernelSink(self)
+        sink = KernelSink(self)
         try:
             reply = await asyncio.wrap_future(
                 self.link_session.request(kind, content, sink.parent, sink, **extra)
@@ -210,7 +209,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
             self.log.warning("%s was not answered: %s", kind, exc)
             return failed
         return (
-            dict(_cleaned(reply)) if reply.get("status") == "ok" or "found" in reply else {**failed, **reply}
+            dict(cleaned(reply)) if reply.get("status") == "ok" or "found" in reply else {**failed, **reply}
         )
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> Content:
@@ -228,7 +227,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
         failed = {"status": "ok", "data": {}, "metadata": {}, "found": False}
         return await self._question("inspect", content, failed)
 
-    async def do_history(
+    async def do_history(  # noqa: PLR0917  # the base class passes them by position
         self,
         hist_access_type: str,
         output: bool,
@@ -253,7 +252,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
         """List the comms of the sandbox."""
         content = {"target_name": parent["content"].get("target_name")}
         reply = await self._question("comm_info", content, {"status": "ok", "comms": {}})
-        self.session.send(stream, "comm_info_reply", reply, parent, ident)
+        self._send(stream, "comm_info_reply", reply, parent, ident)
 
     async def comm_message(self, stream: Any, ident: Any, msg: Content) -> None:
         """Pass a comm message (a widget was moved) on to the sandbox."""
@@ -268,7 +267,7 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
         content: Content = {}
         if not self.link_session.busy:
             content = await self._question("usage", {}, {})
-        self.session.send(stream, "usage_reply", content, parent, ident)
+        self._send(stream, "usage_reply", content, parent, ident)
 
     async def do_debug_request(self, msg: Content) -> Content:
         """Say that there is no debugger."""
@@ -293,19 +292,23 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
     async def list_subshell_request(self, socket: Any, ident: Any, parent: Content) -> None:
         """List the subshells: none."""
         content = {"status": "ok", "subshell_id": []}
-        self.session.send(socket, "list_subshell_reply", content, parent, ident)
+        self._send(socket, "list_subshell_reply", content, parent, ident)
+
+    def _send(self, socket: Any, msg_type: str, content: Content, parent: Content, ident: Any = None) -> None:
+        assert self.session is not None
+        self.session.send(socket, msg_type, content, parent, ident)
 
     def _refuse_subshell(self, socket: Any, reply: str, parent: Content, ident: Any) -> None:
         evalue = "Subshells are not supported: the sandbox runs one cell at a time."
         content = {"status": "error", "ename": "NotImplementedError", "evalue": evalue, "traceback": []}
-        self.session.send(socket, reply, content, parent, ident)
+        self._send(socket, reply, content, parent, ident)
 
     # -- interrupting and ending -------------------------------------------------------------------
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Content) -> None:
         """Interrupt the cell in the sandbox."""
         self.link_session.interrupt()
-        self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+        self._send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     async def do_shutdown(self, restart: bool) -> Content:
         """End the session; the sandbox is kept for a restart, and otherwise treated as the settings say."""
@@ -329,77 +332,11 @@ class DaytonaKernel(Kernel):  # type: ignore[misc]
         temporary.replace(self._state_file)
 
 
-class _KernelSink:
-    """Publishes one request's output with that request's parent header, from the session's thread."""
-
-    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False) -> None:
-        self._kernel = kernel
-        self.parent: Content = _header_only(kernel.get_parent("shell"))
-        self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
-        self.silent = silent
-        self._status_shown = False
-
-    def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
-        """Send an IOPub message."""
-        kernel = self._kernel
-        if kernel.session is None:
-            return
-        topic = f"stream.{content.get('name')}" if type == "stream" else f"kernel.{kernel.ident}.{type}"
-        kernel.session.send(
-            kernel.iopub_socket,
-            type,
-            _cleaned(content),
-            parent=self.parent,
-            ident=topic.encode(),
-            metadata=metadata or None,
-            buffers=list(buffers) or None,
-        )
-
-    def status(self, text: str | None) -> None:
-        """Show what the cell waits for, and remove it without a trace before its first output."""
-        if self._kernel.settings.headless or self.silent:
-            return
-        if text is None:
-            self.publish("clear_output", {"wait": False}, {}, ())
-        else:
-            if self._status_shown:
-                self.publish("clear_output", {"wait": True}, {}, ())
-            self._status_shown = True
-            data = {"data": {"text/plain": text}, "metadata": {}, "transient": {}}
-            self.publish("display_data", data, {}, ())
-
-    def notice(self, text: str) -> None:
-        """Tell the person something, as a line of stderr."""
-        self.publish("stream", {"name": "stderr", "text": f"[daytona] {text}\n"}, {}, ())
-
-    def ask(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
-        """Send an ``input_request`` and wait for its reply; earlier, stale replies are thrown away."""
-        kernel = self._kernel
-        socket = kernel.stdin_socket
-        while True:
-            try:
-                socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-        content = {"prompt": _clean_text(prompt), "password": password}
-        kernel.session.send(socket, "input_request", content, self.parent, ident=self._ident)
-        while not cancelled.is_set():
-            if not socket.poll(STDIN_POLL_MS):
-                continue
-            try:
-                _, reply = kernel.session.recv(socket)
-                if reply is not None:
-                    return str(reply["content"]["value"])
-            except Exception:
-                kernel.log.warning("an input_reply was not understood", exc_info=True)
-        return None
-
-
-class DaytonaKernelApp(IPKernelApp):  # type: ignore[misc]
+class DaytonaKernelApp(IPKernelApp):
     """ipykernel's application around our kernel."""
 
     name = "daytona-kernel"
-    kernel_class = Type(DaytonaKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    kernel_class = Type(DaytonaKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
     classes = List([*IPKernelApp.classes, DaytonaSettings])
     capture_fd_output = False
 
@@ -407,32 +344,6 @@ class DaytonaKernelApp(IPKernelApp):  # type: ignore[misc]
         """Open the IOPub channel without ZMQ's limit of 1000 messages, beyond which it drops them unseen."""
         context.setsockopt(zmq.SNDHWM, 0)
         super().init_iopub(context)
-
-
-def _header_only(message: Content) -> Content:
-    return {"header": message.get("header", {}), "metadata": message.get("metadata", {})}
-
-
-def _clean_text(text: str) -> str:
-    """``text`` without lone surrogates, which no message can hold."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _cleaned(value: Any) -> Any:
-    """A JSON value with clean texts."""
-    if isinstance(value, str):
-        return _clean_text(value)
-    if isinstance(value, dict):
-        return {_clean_text(str(key)): _cleaned(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(item) for item in value]
-    return value
 
 
 def _state_file(app: Any) -> Path:

@@ -1,25 +1,24 @@
 """One interpreter execution is one WebSocket: sending it, reading it, losing it, and getting it back.
 
-What makes "exactly once" possible: every request has an id, and the agent serves an id once. A copy of the same
-request that reaches it later only gets the recorded lines again. So after a loss the link does two things at a
-time: it reads the agent's spool through the toolbox, which gives live output while the cell runs on, and it sends
-the same request over a new socket, which waits in the interpreter's queue and ends with whatever is still missing.
+What makes "exactly once" possible: every request has an id, and the agent serves an id once. A copy of the
+same request that reaches it later only gets the recorded lines again. So after a loss the link does two
+things at a time: it reads the agent's spool through the toolbox, which gives live output while the cell
+runs on, and it sends the same request over a new socket, which waits in the interpreter's queue and ends
+with whatever is still missing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import json
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import payload, wire
 from .errors import ConnectionFailed, DaytonaKernelError
+from .execution import Close, ContextLost, Execution, SocketReader, SpoolReader, classify_close
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -32,93 +31,13 @@ OPEN_TIMEOUT_S = 20.0
 PING_INTERVAL_S = 10.0
 PING_TIMEOUT_S = 10.0
 READY_CHECK_S = 4.0
-"""While an execution waits in the queue nothing answers pings (v0.190.0); the spool tells whether it has begun."""
+"""A waiting execution's socket answers no pings (v0.190.0); the spool tells whether it has begun."""
 WARM_IDLE_S = 300.0
 ACK_BYTES = 4 * 1024 * 1024
 ACK_CHUNKS = 150
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """The daemon's frames are at most about 6 MiB: 1 MiB of worker line, escaped (v0.190.0)."""
 POLL_MIN_S, POLL_MAX_S = 0.1, 1.0
-
-
-class Close(enum.Enum):
-    """What a socket's end means for the execution."""
-
-    FINISHED = enum.auto()
-    WORKER_DIED = enum.auto()
-    INTERRUPTED = enum.auto()
-    REFUSED = enum.auto()
-    LOST = enum.auto()
-
-
-def classify_close(code: int | None, reason: str) -> Close:
-    """Read a close code of the interpreter (table in Daytona's toolbox, observed on v0.190.0)."""
-    if code == 1000:
-        return Close.FINISHED
-    if code == 1001 and "worker process ended" in reason:
-        return Close.WORKER_DIED
-    if code == 4008:
-        return Close.INTERRUPTED
-    if code == 1008 and "context" in reason:
-        return Close.REFUSED
-    if code == 1011 and "context" in reason:
-        return Close.REFUSED
-    return Close.LOST
-
-
-class ContextLost(DaytonaKernelError):
-    """The context, or the agent in it, is not there any more. ``started``: whether the request had begun."""
-
-    def __init__(self, message: str, *, started: bool, died: bool = False) -> None:
-        super().__init__(message)
-        self.started = started
-        self.died = died
-
-
-@dataclass
-class Execution:
-    """One request on its way: what to send, where its frames go, and what is known of it."""
-
-    request: dict[str, Any]
-    on_frame: Callable[[wire.Frame], None]
-    on_text: Callable[[str, str], None] = lambda name, text: None
-    on_connection: Callable[[bool], None] = lambda connected: None
-    code: str | None = None
-    """Source to send instead of the plain request: a context's first execution brings the agent along."""
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    result: dict[str, Any] | None = None
-    has_started: asyncio.Event = field(default_factory=asyncio.Event)
-    connected: bool | None = None
-    """``False`` while a lost connection is being got back, ``None`` before there was any trouble."""
-
-    def __post_init__(self) -> None:
-        self.receiver = wire.Receiver(self.id)
-
-    @property
-    def id(self) -> str:
-        """The id that makes sending it twice harmless."""
-        return str(self.request["id"])
-
-    @property
-    def started(self) -> bool:
-        """Whether the agent has begun to serve the request."""
-        return self.has_started.is_set()
-
-    def feed(self, line: wire.Line) -> None:
-        """Take a line from the socket or from the spool. Raises :class:`wire.Gap`."""
-        frame = self.receiver.feed(line)
-        if frame is None:
-            return
-        self.has_started.set()
-        if frame.type == "done":
-            self.result = frame.content
-            self.done.set()
-        elif frame.type != "ready":
-            self.on_frame(frame)
-
-    def resend_code(self) -> str:
-        """Source for a further copy, which asks for the lines that have not come."""
-        return payload.request_code({**self.request, "from": self.receiver.next_number})
 
 
 class Link:
@@ -162,9 +81,9 @@ class Link:
     async def run(self, execution: Execution) -> dict[str, Any]:
         """Run a request in the context exactly once; return the content of its ``done``.
 
-        Raises :class:`ConnectionFailed` if it could not be sent at all, and :class:`ContextLost` if the context
-        or its agent is gone. A lost connection is no error here: it is waited out for as long as the caller waits.
-        Cancelling it leaves the request running in the sandbox.
+        Raises :class:`ConnectionFailed` if it could not be sent at all, and :class:`ContextLost` if the
+        context or its agent is gone. A lost connection is no error here: it is waited out for as long as
+        the caller waits. Cancelling it leaves the request running in the sandbox.
         """
         socket = await self._take_socket()
         try:
@@ -194,7 +113,7 @@ class Link:
 
         message = {"contextId": self.context_id, "timeout": 0}
         message["code"] = code or payload.request_code(execution.request)
-        reader = _SocketReader(execution, self._acknowledge)
+        reader = SocketReader(execution, self._acknowledge)
         watch = asyncio.ensure_future(self._watch(socket, execution, reader))
         try:
             await socket.send(json.dumps(message))
@@ -216,7 +135,7 @@ class Link:
         log.debug("execution %s: socket ended with %s %s", execution.id, socket.close_code, close.name)
         return close
 
-    async def _watch(self, socket: ClientConnection, execution: Execution, reader: _SocketReader) -> None:
+    async def _watch(self, socket: ClientConnection, execution: Execution, reader: SocketReader) -> None:
         """Close a socket that is dead without saying so.
 
         While a request waits in the queue nothing answers pings (v0.190.0), so its spool is asked instead.
@@ -266,7 +185,7 @@ class Link:
     async def _send_again(self, execution: Execution) -> None:
         """Send copies until one of them brings the end."""
         delay = 0.1
-        while execution.result is None:
+        while not execution.done.is_set():
             try:
                 socket = await self._open()
             except (ConnectionFailed, OSError):
@@ -279,7 +198,7 @@ class Link:
                 close = await self._run_on(socket, execution, execution.resend_code())
             finally:
                 self._retire(socket)
-            if execution.result is not None:
+            if execution.done.is_set():
                 return
             if close in (Close.REFUSED, Close.WORKER_DIED):
                 await self._fetch_rest(execution)
@@ -291,7 +210,7 @@ class Link:
                 raise ContextLost("The recorded output of the cell is not there any more.", started=True)
 
     async def _poll_spool(self, execution: Execution) -> None:
-        reader = _SpoolReader(self.toolbox, self.spool, execution)
+        reader = SpoolReader(self.toolbox, self.spool, execution)
         delay = POLL_MIN_S
         while execution.result is None:
             try:
@@ -307,7 +226,7 @@ class Link:
 
     async def _fetch_rest(self, execution: Execution) -> bool:
         """Read the spool once; whether it has the execution at all."""
-        reader = _SpoolReader(self.toolbox, self.spool, execution)
+        reader = SpoolReader(self.toolbox, self.spool, execution)
         try:
             while await reader.read():
                 pass
@@ -403,111 +322,6 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class _SocketReader:
-    """Reads the interpreter's chunks of one socket into an execution."""
-
-    def __init__(self, execution: Execution, acknowledge: Callable[[Execution, int], None]) -> None:
-        self._execution = execution
-        self._acknowledge = acknowledge
-        self._splitter = wire.Splitter()
-        self.agent_missing = False
-        self.heard = False
-
-    def feed(self, chunk: str | bytes) -> None:
-        """Take one chunk: a JSON object with ``type`` and ``text``; anything else is ignored."""
-        self.heard = True
-        try:
-            message = json.loads(chunk)
-            kind, text = message["type"], message["text"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            log.debug("a chunk of the interpreter is not understood (%d bytes)", len(chunk))
-            return
-        if kind == "stdout" and isinstance(text, str):
-            for item in self._splitter.feed(text):
-                self._take(item)
-            self._acknowledge(self._execution, len(chunk))
-        elif kind == "stderr" and isinstance(text, str):
-            self._execution.on_text("stderr", text)
-        elif kind == "error":
-            self._error(message)
-
-    def finish(self) -> None:
-        """The socket has ended: show what is left over."""
-        for item in self._splitter.finish():
-            self._take(item)
-
-    def _take(self, item: wire.Line | wire.Text) -> None:
-        if isinstance(item, wire.Text):
-            self._execution.on_text("stdout", item.text)
-        else:
-            self._execution.feed(item)
-
-    def _error(self, message: dict[str, Any]) -> None:
-        """An error outside of the agent: it is missing, or could not start."""
-        name, value = message.get("name"), message.get("value")
-        if name == "NameError" and payload.ENTRY in str(value):
-            self.agent_missing = True
-        else:
-            self._execution.on_text("stderr", f"{name}: {value}\n")
-
-
-class _SpoolReader:
-    """Reads the agent's files of one execution, segment by segment, from where the last read ended."""
-
-    def __init__(self, toolbox: Toolbox, directory: str, execution: Execution) -> None:
-        self._toolbox = toolbox
-        self._directory = directory
-        self._execution = execution
-        self._segment: int | None = None
-        self._offset = 0
-        self._splitter = wire.Splitter()
-        self.found = False
-
-    async def read(self) -> bool:
-        """Feed what is new; whether there was anything."""
-        if not self._directory:
-            return False
-        files = await self._toolbox.list_files(self._directory) or {}
-        prefix = self._execution.id + "."
-        sizes = {
-            int(n[len(prefix) :]): s
-            for n, s in files.items()
-            if n.startswith(prefix) and n[len(prefix) :].isdigit()
-        }
-        if not sizes:
-            return False
-        self.found = True
-        if self._segment is None or self._segment not in sizes:
-            self._segment, self._offset = min(sizes), 0
-        new = False
-        for segment in sorted(s for s in sizes if s >= self._segment):
-            if segment != self._segment:
-                self._segment, self._offset = segment, 0
-            if sizes[segment] > self._offset:
-                new = await self._read_segment(segment) or new
-        return new
-
-    async def _read_segment(self, segment: int) -> bool:
-        path = f"{self._directory}/{self._execution.id}.{segment}"
-        data = await self._toolbox.download(path, self._offset)
-        if not data:
-            return False
-        self._offset += len(data)
-        for item in self._splitter.feed(data.decode("ascii", "replace")):
-            if isinstance(item, wire.Line):
-                self._feed(item)
-        return True
-
-    def _feed(self, line: wire.Line) -> None:
-        try:
-            self._execution.feed(line)
-        except wire.Gap as gap:
-            lost = gap.got - gap.expected
-            self._execution.on_text("stderr", f"\n[daytona-kernel: {lost} blocks of output were lost]\n")
-            self._execution.receiver.next_number = gap.got
-            self._execution.feed(line)
 
 
 async def _finish(socket: ClientConnection) -> None:

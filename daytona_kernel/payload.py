@@ -77,7 +77,8 @@ class NoPureIPython(Exception):
 
 def ipython_requires() -> str:
     """The Python that this side's IPython asks for, such as ``>=3.11``; empty if it does not say."""
-    return importlib.metadata.metadata("ipython").get("Requires-Python") or ""
+    message: Any = importlib.metadata.metadata("ipython")  # typeshed's protocol for it lacks ``get``
+    return message.get("Requires-Python") or ""
 
 
 def python_suits(version: str) -> bool:
@@ -89,7 +90,10 @@ def python_suits(version: str) -> bool:
 
 
 def ipython_closure() -> dict[str, importlib.metadata.Distribution]:
-    """IPython and what it needs, by normalized name, as installed here. Distributions with compiled code are left out."""
+    """IPython and what it needs, by normalized name, as installed here.
+
+    Distributions with compiled code are left out.
+    """
     found: dict[str, importlib.metadata.Distribution] = {}
     waiting = [*PURE_ROOTS, "typing-extensions", "exceptiongroup"]
     while waiting:
@@ -103,9 +107,11 @@ def ipython_closure() -> dict[str, importlib.metadata.Distribution]:
         if not _is_pure(distribution):
             continue
         found[name] = distribution
-        for requirement in distribution.requires or []:
-            if "extra ==" not in requirement:
-                waiting.append(re.split(r"[\s;<>=!~\[(]", requirement, maxsplit=1)[0])
+        waiting += [
+            re.split(r"[\s;<>=!~\[(]", requirement, maxsplit=1)[0]
+            for requirement in distribution.requires or []
+            if "extra ==" not in requirement
+        ]
     return found
 
 

@@ -108,12 +108,12 @@ class SandboxManager:
     async def acquire(self, remembered_id: str = "") -> AsyncSandbox:
         """The sandbox to use, started. Raises errors of our tree only.
 
-        Order: the one named in the settings; ``remembered_id`` (a restarted kernel's); the one with the notebook's
-        label; a new one.
+        Order: the one named in the settings; ``remembered_id`` (a restarted kernel's); the one with the
+        notebook's label; a new one.
         """
         self.settings.check()
         await self._connect()
-        with _translated():
+        with _Translated():
             sandbox = await self._find(remembered_id)
             if sandbox is None:
                 sandbox = await self._create()
@@ -125,10 +125,11 @@ class SandboxManager:
     async def ensure_started(self) -> bool:
         """Check the sandbox; start it if it has stopped. Whether processes in it survived.
 
-        Raises :class:`SandboxGone` if there is none any more, :class:`SandboxStartFailed` if it does not start.
+        Raises :class:`SandboxGone` if there is none any more, :class:`SandboxStartFailed` if it does not
+        start.
         """
         assert self.sandbox is not None
-        with _translated():
+        with _Translated():
             try:
                 await self.sandbox.refresh_data()
             except Exception as exc:
@@ -174,7 +175,7 @@ class SandboxManager:
         else:
             api_url = settings.api_url or os.environ.get("DAYTONA_API_URL", "")
             self.service = Service(api_url, settings.api_key or find_credential("DAYTONA_API_KEY"), False)
-        with _translated():
+        with _Translated():
             self._client = await asyncio.to_thread(_make_client, self.service, settings)
 
     async def _find(self, remembered_id: str) -> AsyncSandbox | None:
@@ -261,9 +262,8 @@ class SandboxManager:
             options["auto_delete_interval"] = _minutes(settings.auto_delete)
         options = {name: value for name, value in options.items() if value is not None}
         if settings.image:
-            sizes = {"cpu": settings.cpu, "memory": settings.memory_gib, "disk": settings.disk_gib}
-            sizes = {name: size for name, size in sizes.items() if size}
-            resources = Resources(**sizes) if sizes else None
+            cpu, memory, disk = settings.cpu or None, settings.memory_gib or None, settings.disk_gib or None
+            resources = Resources(cpu=cpu, memory=memory, disk=disk) if cpu or memory or disk else None
             return CreateSandboxFromImageParams(image=settings.image, resources=resources, **options)
         return CreateSandboxFromSnapshotParams(snapshot=settings.snapshot or None, **options)
 
@@ -351,7 +351,7 @@ class SandboxManager:
         """Close the SDK's connections."""
         if self._client is not None:
             try:
-                await self._client.close()
+                await self._client.close()  # type: ignore[no-untyped-call]  # the SDK left it so
             except Exception as exc:
                 log.debug("closing the SDK failed: %s", exc)
             self._client = None
@@ -394,11 +394,15 @@ def _make_client(service: Service, settings: DaytonaSettings) -> AsyncDaytona:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options = {"api_key": service.api_key, "api_url": service.api_url, "target": settings.target}
-        return AsyncDaytona(DaytonaConfig(**{name: value for name, value in options.items() if value}))
+        config = DaytonaConfig(
+            api_key=service.api_key or None,
+            api_url=service.api_url or None,
+            target=settings.target or None,
+        )
+        return AsyncDaytona(config)
 
 
-class _translated:
+class _Translated:
     """Turns the SDK's and the transport's errors into ours, in one place, with the cause kept."""
 
     def __enter__(self) -> None:

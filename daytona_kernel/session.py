@@ -1,7 +1,8 @@
 """One live notebook: its sandbox, its interpreter context, the agent in there, and the link to it.
 
-A session has a thread and an event loop of its own, so that neither a busy kernel nor a slow front end stalls the
-socket. Its public methods may be called from any thread; they return :class:`concurrent.futures.Future`.
+A session has a thread and an event loop of its own, so that neither a busy kernel nor a slow front end
+stalls the socket. Its public methods may be called from any thread; they return
+:class:`concurrent.futures.Future`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from . import payload, wire
+from . import wire
 from .config import DaytonaSettings
+from .context import ContextStarter, envelope
 from .errors import (
     ConnectionFailed,
     DaytonaKernelError,
     ExecutionUnknown,
-    SandboxError,
     SandboxGone,
     SandboxProcessDied,
     SandboxProtocolError,
 )
-from .link import ContextLost, Execution, Link
+from .execution import ContextLost, Execution
+from .link import Link
 from .sandbox import SandboxManager
-from .toolbox import Toolbox, ToolboxError
+from .toolbox import Toolbox
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,12 @@ Content = dict[str, Any]
 T = TypeVar("T")
 
 MESSAGE_TYPES = frozenset(
-    ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
-    + ("comm_open", "comm_msg", "comm_close")
+    (
+        *("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output"),
+        *("comm_open", "comm_msg", "comm_close"),
+    )
 )
 """What the sandbox may have published. Anything else from there is dropped: it is not trusted."""
-BOOTSTRAP_TIMEOUT_S = 60.0
 CONNECTION_STATUS_S = 3.0
 STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
@@ -108,7 +111,7 @@ class Session:
         self._running: _Running | None = None
         self._status: str | None = None
         self._ever_ready = False
-        self._capture = True
+        self._starter = ContextStarter(self.name, self._show_status)
         self._loop = asyncio.new_event_loop()
         self._lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -124,8 +127,9 @@ class Session:
     def execute(self, content: Content, parent: Content, sink: Sink) -> concurrent.futures.Future[Content]:
         """Run a cell; the result is the content of its ``execute_reply``, without engine fields.
 
-        ``content``: ``code``, ``silent``, ``store_history``, ``user_expressions``, ``allow_stdin``, ``cell_id``.
-        Errors of the sandbox are raised as :class:`DaytonaKernelError`; errors of the code are in the reply.
+        ``content``: ``code``, ``silent``, ``store_history``, ``user_expressions``, ``allow_stdin``,
+        ``cell_id``. Errors of the sandbox are raised as :class:`DaytonaKernelError`; errors of the code are
+        in the reply.
         """
         return self._submit(self._serve("execute", content, parent, sink))
 
@@ -140,7 +144,10 @@ class Session:
         return self._submit(self._interrupt())
 
     def close(self, *, restarting: bool = False) -> concurrent.futures.Future[str]:
-        """End the session; with ``restarting`` the sandbox is kept for the next one. What became of the sandbox."""
+        """End the session; with ``restarting`` the sandbox is kept for the next one.
+
+        What became of the sandbox.
+        """
         return self._submit(self._close(restarting))
 
     def stop_thread(self) -> None:
@@ -218,7 +225,9 @@ class Session:
             if old is not None:
                 await old.close()
         assert self._toolbox is not None
-        link = await self._new_context(self._toolbox)
+        started = await self._starter.start(self._toolbox, self.execution_count)
+        link, self.info = started.link, started.info
+        self._notices += started.notices
         old_context = self._remembered.pop("context_id", "")
         if old_context:
             self._spawn(self._delete_context(old_context))
@@ -233,142 +242,11 @@ class Session:
             }
         )
 
-    async def _new_context(self, toolbox: Toolbox) -> Link:
-        """A fresh context with the agent in it. Without descriptor capture if that does not work there."""
-        for capture in (True, False) if self._capture else (False,):
-            context_id = await self._create_context(toolbox)
-            link = Link(toolbox, context_id)
-            try:
-                await asyncio.wait_for(self._bootstrap(link, capture), BOOTSTRAP_TIMEOUT_S)
-                return link
-            except (ContextLost, asyncio.TimeoutError, SandboxProtocolError) as exc:
-                log.warning("the agent did not start (capture %s): %s", capture, exc or type(exc).__name__)
-                await link.close()
-                self._spawn(self._delete_context(context_id))
-                self._capture = False
-        raise SandboxProtocolError(
-            "Python was started in the sandbox, but the kernel's agent does not answer there.",
-            hint="The sandbox needs Python 3.10 or later as python3; try another snapshot or image.",
-        )
-
-    async def _create_context(self, toolbox: Toolbox) -> str:
-        for attempt in range(ATTEMPTS):
-            try:
-                return await toolbox.create_context()
-            except (ConnectionFailed, ToolboxError) as exc:
-                if isinstance(exc, ToolboxError) and exc.status not in (502, 503, 504):
-                    if exc.status == 500:
-                        raise SandboxProtocolError(
-                            "The sandbox could not start Python.",
-                            hint="It needs python3, version 3.10 or later.",
-                        ) from exc
-                    raise
-                if attempt == ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(0.3 * 3**attempt)
-        raise AssertionError("unreachable")
-
-    async def _bootstrap(self, link: Link, capture: bool) -> None:
-        options = {"name": self.name, "capture": capture}
-        hello = self._hello()
-        info = await self._hello_round(link, hello, payload.bootstrap_code(options, hello))
-        if info["shell"] == "plain":
-            path = await self._provide_ipython(link.toolbox, info)
-            if path:
-                hello = self._hello(ipython_path=path)
-                info = await self._hello_round(link, hello, None)
-        if info["shell"] == "plain":
-            self._notices.append(
-                "IPython could not be provided in this sandbox: cells are plain Python, without magics."
-            )
-        if not info["capture"]:
-            self._notices.append(
-                "Output of child processes is not shown: this sandbox's interpreter does not allow it."
-            )
-        self.info = info
-
-    def _hello(self, **content: Any) -> Content:
-        variables = {}
-        session_name = _session_name()
-        if session_name:
-            variables["__session__"] = session_name
-        return self._envelope("hello", {"variables": variables, **content}, {})
-
-    async def _hello_round(self, link: Link, request: Content, code: str | None) -> Content:
-        stray: list[str] = []
-        execution = Execution(request, lambda frame: None, lambda name, text: stray.append(text), code=code)
-        done = await link.run(execution)
-        info = done.get("reply")
-        if not isinstance(info, dict) or info.get("status") != "ok":
-            raise SandboxProtocolError(f"The kernel's agent could not start: {''.join(stray)[-500:] or info}")
-        link.spool = str(info.get("spool", ""))
-        return info
-
-    async def _provide_ipython(self, toolbox: Toolbox, info: Content) -> str | None:
-        """Bring IPython into the sandbox; the directory to import it from, or ``None``."""
-        if payload.python_suits(str(info["python"])):
-            self._status = "Sending IPython to the sandbox …"
-            try:
-                return await self._send_ipython(toolbox, info)
-            except (payload.NoPureIPython, DaytonaKernelError) as exc:
-                log.warning("IPython could not be sent: %s", exc)
-        self._status = "Installing IPython in the sandbox …"
-        target = f"{info['home']}/.cache/daytona-kernel/pip-{info['python']}"
-        script = '"$0" -m pip install --quiet --disable-pip-version-check --target "$1" ipython comm'
-        try:
-            status, output = await toolbox.execute(
-                "sh", "-c", script, str(info["executable"]), target, timeout_s=120
-            )
-        except DaytonaKernelError as exc:
-            log.warning("pip could not be run: %s", exc)
-            return None
-        finally:
-            self._status = None
-        if status != 0:
-            log.warning("pip failed: %s", output[-300:])
-        return target if status == 0 else None
-
-    async def _send_ipython(self, toolbox: Toolbox, info: Content) -> str:
-        """Upload this side's IPython, once per sandbox and version."""
-        name = f"ipython-{payload.ipython_hash()}"
-        home = str(info["home"])
-        archive = await asyncio.to_thread(payload.ipython_zip)
-        for parent in (f"{home}/.cache/daytona-kernel", f"/tmp/.daytona-kernel-{name}"):  # noqa: S108
-            target = f"{parent}/{name}"
-            check, _ = await toolbox.shell(f"test -e {target}/complete", 10)
-            if check == 0:
-                return target
-            try:
-                await toolbox.upload(f"{parent}/{name}.zip", archive, timeout_s=120)
-            except ToolboxError as exc:
-                log.info("no upload to %s: %s", parent, exc)
-                continue
-            script = (
-                "import sys,zipfile,os\n"
-                "zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2])\n"
-                "os.unlink(sys.argv[1]); open(sys.argv[2]+'/complete','w').close()"
-            )
-            status, output = await toolbox.execute(
-                str(info["executable"]), "-c", script, f"{parent}/{name}.zip", target, timeout_s=60
-            )
-            if status == 0:
-                return target
-            log.warning("unpacking IPython failed: %s", output[-300:])
-        raise SandboxError("There is no place in the sandbox to put IPython.")
-
     # -- serving -----------------------------------------------------------------------------------
 
     def _envelope(self, kind: str, content: Content, parent: Content, **extra: Any) -> Content:
         local = self._toolbox is not None and self._toolbox.endpoint.is_local
-        return {
-            "id": uuid.uuid4().hex,
-            "type": kind,
-            "content": content,
-            "parent": parent,
-            "execution_count": self.execution_count,
-            "compress_over_chars": wire.NO_COMPRESSION if local else 2048,
-            **extra,
-        }
+        return envelope(kind, content, parent, self.execution_count, local=local, **extra)
 
     async def _serve(self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any) -> Content:
         async with self._lock:
@@ -478,7 +356,10 @@ class Session:
                 )
 
     async def _sandbox_survives(self, *, repair: bool = True) -> bool:
-        """Whether the sandbox has run without a break. With ``repair`` it is started, or a new one will be made."""
+        """Whether the sandbox has run without a break.
+
+        With ``repair`` it is started, or a new one will be made.
+        """
         try:
             if not repair:
                 sandbox = self.manager.sandbox
@@ -565,7 +446,11 @@ class Session:
             return
         running.interrupts += 1
         execution = running.execution
-        if execution is None or self._link is None or (execution.connected is False and running.interrupts > 1):
+        if (
+            execution is None
+            or self._link is None
+            or (execution.connected is False and running.interrupts > 1)
+        ):
             running.abandoned.set()
         elif execution.started:
             await self._signal(running)
@@ -670,12 +555,6 @@ class _ConnectionStatus:
     def _publish(self, type: str, text: str) -> None:
         content = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": self._id}}
         self._running.sink.publish(type, content, {}, ())
-
-
-def _session_name() -> str:
-    import os
-
-    return os.environ.get("JPY_SESSION_NAME", "")
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

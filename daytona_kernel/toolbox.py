@@ -1,8 +1,8 @@
 """The few toolbox calls on a cell's critical path, on one pooled HTTP session.
 
-The SDK serves the control plane and bulk files. These calls (contexts, a signal, a small file, a range of a file)
-need what it does not offer: HTTP ranges, no 1 s retries of a POST, and no import of a second before the first
-cell. Paths and statuses: Daytona's toolbox API, as observed on v0.190.0.
+The SDK serves the control plane and bulk files. These calls (contexts, a signal, a small file, a range of a
+file) need what it does not offer: HTTP ranges, no 1 s retries of a POST, and no import of a second before
+the first cell. Paths and statuses: Daytona's toolbox API, as observed on v0.190.0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ CALL_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where one sandbox's toolbox answers, and the headers it wants. The headers hold the key: never log them."""
+    """Where one sandbox's toolbox answers, and the headers it wants.
+
+    The headers hold the key: never log them.
+    """
 
     base_url: str
     headers: Mapping[str, str]
@@ -116,7 +119,7 @@ class Toolbox:
         await self._json("POST", "/files/bulk-upload", data=form, timeout_s=timeout_s)
 
     async def download(self, path: str, offset: int = 0) -> bytes | None:
-        """The content of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
+        """Bytes of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with await self._request(
             "GET", "/files/download", params={"path": path}, headers=headers

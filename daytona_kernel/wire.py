@@ -3,12 +3,14 @@
 A frame is one line of text: RS (U+001E), then compact ASCII JSON, then a newline. It travels as ordinary
 standard output of the interpreter, which cuts and joins text as it likes. Two shapes of line exist:
 
-- a whole frame: ``{"x": execution id, "n": number, "t": type, "c": content[, "m": metadata][, "b": buffers]}``;
-- a part of a frame too large or too compressible for one line: ``{"x", "n", "p": [index, count], "d": text}``,
+- a whole frame: ``{"x": execution id, "n": number, "t": type, "c": content}``, with ``"m": metadata``
+  and ``"b": buffers`` where there are any;
+- a part of a frame too large or too compressible for one line: ``{"x", "n", "p": [index, count],
+  "d": text}``,
   where the texts of all parts, joined, are base64 of the zlib-compressed JSON of the whole frame.
 
-Every *line* has a number, counted from 0 in each execution, so a receiver can tell a line it has had (dropped)
-from one it misses (fetched again from the agent's spool).
+Every *line* has a number, counted from 0 in each execution, so a receiver can tell a line it has had
+(dropped) from one it misses (fetched again from the agent's spool).
 
 Types are Jupyter's own message types (``stream``, ``display_data`` ...) plus ``ready`` (the execution has
 started), ``reply`` (answer to a request that is no cell) and ``done`` (the execution has ended).
@@ -111,7 +113,7 @@ def dumps(value: Any) -> str:
 
 
 def escaped_size(text: str) -> int:
-    """Bytes that ASCII ``text`` takes inside the daemon's JSON: quotes double, ``<``, ``>``, ``&`` take six."""
+    """Bytes of ASCII ``text`` inside the daemon's JSON: quotes double; ``<``, ``>``, ``&`` take six."""
     doubled = text.count('"') + text.count("\\") + text.count("\n") + text.count(RS) * 5
     return len(text) + doubled + 5 * (text.count("<") + text.count(">") + text.count("&"))
 
@@ -119,8 +121,8 @@ def escaped_size(text: str) -> int:
 def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
     """Write ``frame`` as one or more lines, numbered from ``first_number``.
 
-    ``compress_over_chars``: frames whose JSON is longer are compressed even if one line would do, which pays on
-    any real network and costs on loopback.
+    ``compress_over_chars``: frames whose JSON is longer are compressed even if one line would do, which
+    pays on any real network and costs on loopback.
     """
     body: dict[str, Any] = {"t": frame.type, "c": frame.content}
     if frame.metadata:

@@ -1,0 +1,206 @@
+"""One request on its way: what is known of it, and how what arrives is read. No socket is opened here.
+
+The link reads the same execution from two sources, the interpreter's socket and the agent's spool; both
+readers feed one receiver, which takes each line once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import payload, wire
+from .errors import DaytonaKernelError
+from .toolbox import Toolbox
+
+log = logging.getLogger(__name__)
+
+
+class Close(enum.Enum):
+    """What a socket's end means for the execution."""
+
+    FINISHED = enum.auto()
+    WORKER_DIED = enum.auto()
+    INTERRUPTED = enum.auto()
+    REFUSED = enum.auto()
+    LOST = enum.auto()
+
+
+def classify_close(code: int | None, reason: str) -> Close:
+    """Read a close code of the interpreter (table in Daytona's toolbox, observed on v0.190.0)."""
+    if code == 1000:
+        return Close.FINISHED
+    if code == 1001 and "worker process ended" in reason:
+        return Close.WORKER_DIED
+    if code == 4008:
+        return Close.INTERRUPTED
+    if code == 1008 and "context" in reason:
+        return Close.REFUSED
+    if code == 1011 and "context" in reason:
+        return Close.REFUSED
+    return Close.LOST
+
+
+class ContextLost(DaytonaKernelError):
+    """The context, or the agent in it, is not there any more. ``started``: whether the request had begun."""
+
+    def __init__(self, message: str, *, started: bool, died: bool = False) -> None:
+        super().__init__(message)
+        self.started = started
+        self.died = died
+
+
+@dataclass
+class Execution:
+    """One request on its way: what to send, where its frames go, and what is known of it."""
+
+    request: dict[str, Any]
+    on_frame: Callable[[wire.Frame], None]
+    on_text: Callable[[str, str], None] = lambda name, text: None
+    on_connection: Callable[[bool], None] = lambda connected: None
+    code: str | None = None
+    """Source to send instead of the plain request: a context's first execution brings the agent along."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    result: dict[str, Any] | None = None
+    has_started: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: bool | None = None
+    """``False`` while a lost connection is being got back, ``None`` before there was any trouble."""
+
+    def __post_init__(self) -> None:
+        self.receiver = wire.Receiver(self.id)
+
+    @property
+    def id(self) -> str:
+        """The id that makes sending it twice harmless."""
+        return str(self.request["id"])
+
+    @property
+    def started(self) -> bool:
+        """Whether the agent has begun to serve the request."""
+        return self.has_started.is_set()
+
+    def feed(self, line: wire.Line) -> None:
+        """Take a line from the socket or from the spool. Raises :class:`wire.Gap`."""
+        frame = self.receiver.feed(line)
+        if frame is None:
+            return
+        self.has_started.set()
+        if frame.type == "done":
+            self.result = frame.content
+            self.done.set()
+        elif frame.type != "ready":
+            self.on_frame(frame)
+
+    def resend_code(self) -> str:
+        """Source for a further copy, which asks for the lines that have not come."""
+        return payload.request_code({**self.request, "from": self.receiver.next_number})
+
+
+class SocketReader:
+    """Reads the interpreter's chunks of one socket into an execution."""
+
+    def __init__(self, execution: Execution, acknowledge: Callable[[Execution, int], None]) -> None:
+        self._execution = execution
+        self._acknowledge = acknowledge
+        self._splitter = wire.Splitter()
+        self.agent_missing = False
+        self.heard = False
+
+    def feed(self, chunk: str | bytes) -> None:
+        """Take one chunk: a JSON object with ``type`` and ``text``; anything else is ignored."""
+        self.heard = True
+        try:
+            message = json.loads(chunk)
+            kind, text = message["type"], message["text"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            log.debug("a chunk of the interpreter is not understood (%d bytes)", len(chunk))
+            return
+        if kind == "stdout" and isinstance(text, str):
+            for item in self._splitter.feed(text):
+                self._take(item)
+            self._acknowledge(self._execution, len(chunk))
+        elif kind == "stderr" and isinstance(text, str):
+            self._execution.on_text("stderr", text)
+        elif kind == "error":
+            self._error(message)
+
+    def finish(self) -> None:
+        """The socket has ended: show what is left over."""
+        for item in self._splitter.finish():
+            self._take(item)
+
+    def _take(self, item: wire.Line | wire.Text) -> None:
+        if isinstance(item, wire.Text):
+            self._execution.on_text("stdout", item.text)
+        else:
+            self._execution.feed(item)
+
+    def _error(self, message: dict[str, Any]) -> None:
+        """An error outside of the agent: it is missing, or could not start."""
+        name, value = message.get("name"), message.get("value")
+        if name == "NameError" and payload.ENTRY in str(value):
+            self.agent_missing = True
+        else:
+            self._execution.on_text("stderr", f"{name}: {value}\n")
+
+
+class SpoolReader:
+    """Reads the agent's files of one execution, segment by segment, from where the last read ended."""
+
+    def __init__(self, toolbox: Toolbox, directory: str, execution: Execution) -> None:
+        self._toolbox = toolbox
+        self._directory = directory
+        self._execution = execution
+        self._segment: int | None = None
+        self._offset = 0
+        self._splitter = wire.Splitter()
+        self.found = False
+
+    async def read(self) -> bool:
+        """Feed what is new; whether there was anything."""
+        if not self._directory:
+            return False
+        files = await self._toolbox.list_files(self._directory) or {}
+        prefix = self._execution.id + "."
+        sizes = {
+            int(n[len(prefix) :]): s
+            for n, s in files.items()
+            if n.startswith(prefix) and n[len(prefix) :].isdigit()
+        }
+        if not sizes:
+            return False
+        self.found = True
+        if self._segment is None or self._segment not in sizes:
+            self._segment, self._offset = min(sizes), 0
+        new = False
+        for segment in sorted(s for s in sizes if s >= self._segment):
+            if segment != self._segment:
+                self._segment, self._offset = segment, 0
+            if sizes[segment] > self._offset:
+                new = await self._read_segment(segment) or new
+        return new
+
+    async def _read_segment(self, segment: int) -> bool:
+        path = f"{self._directory}/{self._execution.id}.{segment}"
+        data = await self._toolbox.download(path, self._offset)
+        if not data:
+            return False
+        self._offset += len(data)
+        for item in self._splitter.feed(data.decode("ascii", "replace")):
+            if isinstance(item, wire.Line):
+                self._feed(item)
+        return True
+
+    def _feed(self, line: wire.Line) -> None:
+        try:
+            self._execution.feed(line)
+        except wire.Gap as gap:
+            lost = gap.got - gap.expected
+            self._execution.on_text("stderr", f"\n[daytona-kernel: {lost} blocks of output were lost]\n")
+            self._execution.receiver.next_number = gap.got
+            self._execution.feed(line)

@@ -1,0 +1,108 @@
+"""Where a request's output leaves the kernel: IOPub messages, and questions on the stdin channel."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+if TYPE_CHECKING:
+    from .kernel import DaytonaKernel
+
+Content = dict[str, Any]
+
+STDIN_POLL_MS = 50
+
+
+class KernelSink:
+    """Publishes one request's output with that request's parent header, from the session's thread."""
+
+    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False) -> None:
+        self._kernel = kernel
+        self.parent: Content = _header_only(kernel.get_parent("shell"))
+        self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
+        self.silent = silent
+        self._status_shown = False
+
+    def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
+        """Send an IOPub message."""
+        kernel = self._kernel
+        if kernel.session is None:
+            return
+        topic = f"stream.{content.get('name')}" if type == "stream" else f"kernel.{kernel.ident}.{type}"
+        kernel.session.send(
+            kernel.iopub_socket,
+            type,
+            cleaned(content),
+            parent=self.parent,
+            ident=topic.encode(),
+            metadata=metadata or None,
+            buffers=list(buffers) or None,
+        )
+
+    def status(self, text: str | None) -> None:
+        """Show what the cell waits for, and remove it without a trace before its first output."""
+        if self._kernel.settings.headless or self.silent:
+            return
+        if text is None:
+            self.publish("clear_output", {"wait": False}, {}, ())
+        else:
+            if self._status_shown:
+                self.publish("clear_output", {"wait": True}, {}, ())
+            self._status_shown = True
+            data = {"data": {"text/plain": text}, "metadata": {}, "transient": {}}
+            self.publish("display_data", data, {}, ())
+
+    def notice(self, text: str) -> None:
+        """Tell the person something, as a line of stderr."""
+        self.publish("stream", {"name": "stderr", "text": f"[daytona] {text}\n"}, {}, ())
+
+    def ask(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Send an ``input_request`` and wait for its reply; earlier, stale replies are thrown away."""
+        kernel = self._kernel
+        socket = kernel.stdin_socket
+        while True:
+            try:
+                socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+        content = {"prompt": clean_text(prompt), "password": password}
+        assert kernel.session is not None
+        kernel.session.send(socket, "input_request", content, self.parent, ident=self._ident)
+        while not cancelled.is_set():
+            if not socket.poll(STDIN_POLL_MS):
+                continue
+            try:
+                _, reply = kernel.session.recv(socket)
+                if reply is not None:
+                    return str(reply["content"]["value"])
+            except Exception:
+                kernel.log.warning("an input_reply was not understood", exc_info=True)
+        return None
+
+
+def _header_only(message: Content) -> Content:
+    return {"header": message.get("header", {}), "metadata": message.get("metadata", {})}
+
+
+def clean_text(text: str) -> str:
+    """``text`` without lone surrogates, which no message can hold."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def cleaned(value: Any) -> Any:
+    """A JSON value with clean texts."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(str(key)): cleaned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [cleaned(item) for item in value]
+    return value
