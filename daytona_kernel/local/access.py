@@ -1,4 +1,4 @@
-"""SSH access tokens. There is no SSH gateway here: the records are real, the command says that it leads nowhere."""
+"""SSH access tokens: real records, but there is no SSH gateway here, and the command says so."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Sandboxes from a Dockerfile, without Docker.
 
-The file's steps are carried out inside a new sandbox: ``RUN`` runs there, ``ENV`` and ``WORKDIR`` are remembered,
-``FROM python:3.12`` picks an interpreter of the host. What can not be done without root and an image (system
-packages, other base images, ``COPY``) is skipped with a line in the build log, or fails the build where the
-result would be wrong.
+The file's steps are carried out inside a new sandbox: ``RUN`` runs there, ``ENV`` and ``WORKDIR`` are
+remembered, ``FROM python:3.12`` picks an interpreter of the host. What can not be done without root and an
+image (system packages, other base images, ``COPY``) is skipped with a line in the build log, or fails the
+build where the result would be wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .clock import to_iso
 from .errors import bad_request
 
 if TYPE_CHECKING:
-    from .sandboxes import Sandbox, SandboxManager
+    from .booting import Sandbox
+    from .sandboxes import SandboxManager
     from .volumes import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -35,18 +36,30 @@ ROOT_COMMAND = re.compile(
     r"^\s*(sudo\s+)?(apt-get|apt|dpkg|apk|yum|dnf|useradd|groupadd|adduser|usermod)\b|debconf-set"
 )
 INERT = frozenset(
-    ["CMD", "ENTRYPOINT", "LABEL", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "SHELL", "MAINTAINER", "ONBUILD", "VOLUME", "USER"]
+    [
+        "CMD",
+        "ENTRYPOINT",
+        "LABEL",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "SHELL",
+        "MAINTAINER",
+        "ONBUILD",
+        "VOLUME",
+        "USER",
+    ]
 )
 
 
-class BuildFailed(Exception):
+class BuildError(Exception):
     """A step of the Dockerfile failed; the text names it."""
 
 
 def parse_dockerfile(text: str) -> list[tuple[str, str]]:
     """Instructions in order, in capitals, with their arguments; continued lines are joined.
 
-    ``BuildFailed``: if a line is no instruction or the first one is not ``FROM``.
+    ``BuildError``: if a line is no instruction or the first one is not ``FROM``.
     """
     joined = re.sub(r"\\[ \t]*\n", " ", text)
     steps = []
@@ -56,10 +69,10 @@ def parse_dockerfile(text: str) -> list[tuple[str, str]]:
             continue
         word, _, rest = stripped.partition(" ")
         if not re.match(r"[A-Za-z]+\Z", word):
-            raise BuildFailed(f"this line of the Dockerfile is no instruction: {stripped[:80]}")
+            raise BuildError(f"this line of the Dockerfile is no instruction: {stripped[:80]}")
         steps.append((word.upper(), rest.strip()))
     if not steps or next(word for word, _ in steps if word != "ARG") != "FROM":
-        raise BuildFailed("the Dockerfile does not begin with FROM")
+        raise BuildError("the Dockerfile does not begin with FROM")
     return steps
 
 
@@ -73,7 +86,7 @@ def parse_env(arguments: str) -> dict[str, str]:
 
 
 def python_for_image(image: str) -> tuple[str, str]:
-    """The interpreter of the host that stands for a base image (empty: the server's), and a remark for the log."""
+    """The host's interpreter that stands for a base image (empty: the server's), and a remark for the log."""
     match = re.match(r"(?:.*/)?python:(\d+\.\d+)", image)
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if match is None:
@@ -145,7 +158,7 @@ class BuildRunner:
         try:
             steps = parse_dockerfile(record.build_info["dockerfileContent"])
             await self._carry_out(sandbox, steps)
-        except BuildFailed as exc:
+        except BuildError as exc:
             self._say(sandbox, f"ERROR: {exc}")
             await manager.halt(sandbox, 0)
             manager.set_state(sandbox, "build_failed", reason=str(exc))
@@ -165,8 +178,16 @@ class BuildRunner:
         base = next(arguments for word, arguments in steps if word == "FROM").split()[0]
         record.python, remark = python_for_image(base)
         self._say(sandbox, f"Step 1/{len(steps)} : FROM {base}\n ---> {remark}")
-        session = await manager.boot_for_build(sandbox)
-        directory = ""
+        socket = await manager.boot_for_build(sandbox)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
+            await self._run_steps(sandbox, session, steps)
+        await manager.halt(sandbox)
+        self._say(sandbox, "Successfully built")
+
+    async def _run_steps(
+        self, sandbox: Sandbox, session: aiohttp.ClientSession, steps: list[tuple[str, str]]
+    ) -> None:
+        record, directory = sandbox.record, ""
         for number, (word, arguments) in enumerate(steps[1:], start=2):
             self._say(sandbox, f"Step {number}/{len(steps)} : {word} {arguments}")
             if word == "RUN":
@@ -177,11 +198,9 @@ class BuildRunner:
                 directory = arguments
                 await self._run_step(sandbox, session, f"mkdir -p {arguments}", "")
             elif word in ("COPY", "ADD", "FROM"):
-                raise BuildFailed(f"{word} is not supported by the local sandbox server: {arguments}")
+                raise BuildError(f"{word} is not supported by the local sandbox server: {arguments}")
             elif word not in INERT and word != "ARG":
-                raise BuildFailed(f"unknown instruction: {word}")
-        await manager.halt(sandbox)
-        self._say(sandbox, "Successfully built")
+                raise BuildError(f"unknown instruction: {word}")
 
     async def _run_step(
         self, sandbox: Sandbox, session: aiohttp.ClientSession, command: str, directory: str
@@ -199,13 +218,14 @@ class BuildRunner:
         }
         if directory:
             body["cwd"] = directory
-        async with session.post("http://daemon/process/execute", json=body) as answer:
+        unlimited = aiohttp.ClientTimeout(total=None)
+        async with session.post("http://daemon/process/execute", json=body, timeout=unlimited) as answer:
             result = await answer.json()
         text = str(result.get("result") or result.get("message") or "")
         if text:
             self._say(sandbox, text)
         if result.get("exitCode") != 0:
-            raise BuildFailed(
+            raise BuildError(
                 f"RUN {command[:200]} ended with {result.get('exitCode')}: {text.strip()[-300:]}"
             )
 

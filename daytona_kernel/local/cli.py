@@ -215,7 +215,7 @@ def _serve(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from .options import options_from_env
-    from .server import LocalServer, StartFailed, serve, setup_logging
+    from .server import LocalServer, StartError, serve, setup_logging
 
     descriptor = getattr(args, "ready_fd", None)
 
@@ -241,7 +241,7 @@ def _serve(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.umask(0o077)
         asyncio.run(serve(options, ready))
-    except (StartFailed, ValueError, OSError) as exc:
+    except (StartError, ValueError, OSError) as exc:
         tell(str(exc))
         print(f"jupyter daytona local: {exc}", file=sys.stderr)
         return 1

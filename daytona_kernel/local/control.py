@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiDict
 
 from . import creation
+from .booting import Sandbox
 from .errors import bad_request
 from .listing import list_sandboxes
 from .operations import archive, fork, pause, recover, resize, snapshot_of
-from .sandboxes import Sandbox
+from .records import new_token
 from .state import STATE, ServerState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -78,7 +80,7 @@ async def list_plain(request: web.Request) -> web.Response:
     """``GET /sandbox/paginated``: the older list with page numbers."""
     state = request.app[STATE]
     records = [sandbox.record for sandbox in state.manager if sandbox.record.state != "destroyed"]
-    query = request.query.copy()
+    query = MultiDict(request.query)
     page, limit = int(query.pop("page", "1")), int(query.pop("limit", "100"))
     matching, _ = list_sandboxes(records, query, limit=max(len(records), 1))
     part = matching[(page - 1) * limit : page * limit]
@@ -238,16 +240,9 @@ async def signing_key(request: web.Request) -> web.Response:
     """``GET …/signing-key`` and ``POST …/signing-key/rotate``."""
     state, sandbox = found(request)
     if request.method == "POST":
-        sandbox.record.signing_key = creation_token()
+        sandbox.record.signing_key = new_token()
         state.manager.save(sandbox)
     return web.json_response(sandbox.record.signing_key)
-
-
-def creation_token() -> str:
-    """A new signing key."""
-    from .records import new_token
-
-    return new_token()
 
 
 async def organization(request: web.Request) -> web.Response:

@@ -23,7 +23,7 @@ READY_SECONDS = 30.0
 STOP_SECONDS = 1.5
 
 
-class DaemonFailed(Exception):
+class DaemonError(Exception):
     """The daemon did not start; the text has the last lines of its log."""
 
 
@@ -126,7 +126,7 @@ class Daemon:
     async def configure(self, settings: dict[str, Any]) -> None:
         """Tell the daemon its settings and wait until it listens.
 
-        ``DaemonFailed``: if it ends or stays silent for 30 s instead.
+        ``DaemonError``: if it ends or stays silent for 30 s instead.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
@@ -137,9 +137,9 @@ class Daemon:
             stdin.close()
             line = await asyncio.wait_for(stdout.readline(), READY_SECONDS)
         except (OSError, asyncio.TimeoutError) as exc:
-            raise DaemonFailed(self._complaint()) from exc
+            raise DaemonError(self._complaint()) from exc
         if line.split()[:1] != [b"ready"]:
-            raise DaemonFailed(self._complaint())
+            raise DaemonError(self._complaint())
 
     def _complaint(self) -> str:
         try:
@@ -168,7 +168,7 @@ class Daemon:
         return pid
 
     async def stop(self, grace: float = STOP_SECONDS) -> None:
-        """End the sandbox's processes: ask, wait up to `grace` seconds, then kill. Returns when all are gone."""
+        """End the sandbox's processes: ask, wait up to `grace` seconds, kill. Returns when all are gone."""
         if self.alive and grace > 0:
             inner = self.inner_pid()
             if inner is not None:

@@ -1,4 +1,4 @@
-"""What happens by itself as time goes by: auto-stop, auto-archive, auto-delete, time to live, owners that are gone."""
+"""What happens by itself: auto-stop, auto-archive, auto-delete, time to live, owners that are gone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from .booting import Sandbox
 from .errors import ApiError
 from .operations import archive, pause
 from .records import OWNER_LABEL, SandboxRecord
-from .sandboxes import Sandbox
 from .state import ServerState
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Housekeeper:
         self._stop_server = stop_server
         self._owner_check = 0.0
         self._idle_since: float | None = None
+        self._actions: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """For ever, until cancelled."""
@@ -108,13 +109,18 @@ class Housekeeper:
             owner = sandbox.record.labels.get(OWNER_LABEL, "")
             if check_owners and owner and not sandbox.record.busy and owner_gone(owner):
                 log.info("sandbox %s: its owner is gone", sandbox.record.id)
-                asyncio.create_task(self._act(sandbox, "delete"))
+                self._spawn(sandbox, "delete")
                 continue
             action = due_action(sandbox.record, now, minute, sandbox.connections > 0)
             if action:
-                asyncio.create_task(self._act(sandbox, action))
+                self._spawn(sandbox, action)
         await manager.pool.trim()
         self._check_idle()
+
+    def _spawn(self, sandbox: Sandbox, action: str) -> None:
+        task = asyncio.create_task(self._act(sandbox, action))
+        self._actions.add(task)
+        task.add_done_callback(self._actions.discard)
 
     async def _act(self, sandbox: Sandbox, action: str) -> None:
         manager = self._state.manager

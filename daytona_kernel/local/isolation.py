@@ -1,9 +1,10 @@
 """How a sandbox's daemon is started: inside bubblewrap, or as a plain process.
 
-With bubblewrap a sandbox has its own user, mount, PID, IPC and UTS namespaces. It sees the system's programs and
-the host's Python read-only, and a home, a ``/tmp`` and a Python environment of its own; nothing of the user's files,
-environment or processes. Without bubblewrap it is a process group with a private home directory and a clean
-environment, which keeps honest programs apart but stops nobody: everything that shows such a sandbox says so.
+With bubblewrap a sandbox has its own user, mount, PID, IPC and UTS namespaces. It sees the system's programs
+and the host's Python read-only, and a home, a ``/tmp`` and a Python environment of its own; nothing of the
+user's files, environment or processes. Without bubblewrap it is a process group with a private home directory
+and a clean environment, which keeps honest programs apart but stops nobody: everything that shows such a
+sandbox says so.
 
 Both kinds end with the server, however the server ends.
 """
@@ -29,21 +30,22 @@ PACKAGE_PARENT = "/opt/daytona"
 PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PASSED_VARIABLES = (
-    "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES",
-    "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY",
+    "LC_MESSAGES", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "PIP_CERT", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
+    "no_proxy",
 )  # fmt: skip
 """Host variables that a sandbox gets: how to speak and how to reach the network, nothing personal."""
 
 ETC_ENTRIES = (
-    "alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates", "ca-certificates.conf", "chromium",
-    "chromium.d", "crypto-policies", "debian_version", "dconf", "default/locale", "fonts", "gai.conf", "gitconfig",
-    "gtk-3.0", "host.conf", "ImageMagick-6", "ImageMagick-7", "inputrc", "java", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "lsb-release", "libva.conf", "locale.alias", "locale.conf", "localtime", "magic", "mailcap",
-    "mime.types", "mke2fs.conf", "nanorc", "OpenCL", "openbox", "os-release", "papersize", "perl", "pip.conf", "pki",
-    "profile", "profile.d", "protocols", "R", "redhat-release", "resolv.conf", "rpc", "selinux", "services", "shells",
-    "skel", "ssl", "terminfo", "timezone", "tmux.conf", "vim", "vulkan", "wgetrc", "X11", "xdg", "zsh", "zshrc",
-    "zprofile", "zshenv",
+    "alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates", "ca-certificates.conf",
+    "chromium", "chromium.d", "crypto-policies", "debian_version", "dconf", "default/locale", "fonts",
+    "gai.conf", "gitconfig", "gtk-3.0", "host.conf", "ImageMagick-6", "ImageMagick-7", "inputrc", "java",
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "lsb-release", "libva.conf", "locale.alias", "locale.conf",
+    "localtime", "magic", "mailcap", "mime.types", "mke2fs.conf", "nanorc", "OpenCL", "openbox",
+    "os-release", "papersize", "perl", "pip.conf", "pki", "profile", "profile.d", "protocols", "R",
+    "redhat-release", "resolv.conf", "rpc", "selinux", "services", "shells", "skel", "ssl", "terminfo",
+    "timezone", "tmux.conf", "vim", "vulkan", "wgetrc", "X11", "xdg", "zsh", "zshrc", "zprofile", "zshenv",
 )  # fmt: skip
 """What a sandbox sees of the host's /etc. The rest (shadow, host keys, other programs' secrets) stays out."""
 
@@ -52,8 +54,8 @@ SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "mtrr", "tty/driver")
 PROC_MASKED = (
-    "acpi", "asound", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "sched_debug",
-    "scsi", "timer_list", "timer_stats",
+    "acpi", "asound", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats",
+    "sched_debug", "scsi", "timer_list", "timer_stats",
 )  # fmt: skip
 
 BOOT = """
@@ -73,7 +75,7 @@ except (AttributeError, OSError):
 if os.getppid() != {ppid}:
     sys.exit("the server is gone")
 """
-"""The daemon of a plain sandbox is told when the server dies (PR_SET_PDEATHSIG), and then ends its children."""
+"""A plain sandbox's daemon is told when the server dies (PR_SET_PDEATHSIG), and ends its children."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ class LaunchSpec:
     files: Path
     """The sandbox's private files on the host: ``home``, ``tmp`` and ``venv`` in it."""
     python: PythonInfo
-    bare: bool = False
     block_network: bool = False
     mounts: Sequence[Mount] = field(default_factory=tuple)
 
@@ -241,7 +242,7 @@ def _python_mounts(python: PythonInfo) -> list[str]:
 
 
 def _safe_parts(directory: str) -> list[str]:
-    """The directory, or just its parts that belong to Python where it holds the user's home or the whole system."""
+    """The directory, or just its parts that are Python's where it holds the user's home or the system."""
     path = os.path.realpath(directory)
     home = os.path.realpath(os.path.expanduser("~"))
     if path != "/" and not (home + "/").startswith(path + "/"):
@@ -298,8 +299,8 @@ def prepare_files(files: Path, home: str) -> None:
 def _prepare_root(root: Path) -> None:
     """Make the sandbox's top directory fit for mounting over it.
 
-    The sandbox may make directories of its own there (``/app``), which stay. Whatever it did where the system is
-    mounted is removed: a link in the place of a mount point would lead bubblewrap to the host.
+    The sandbox may make directories of its own there (``/app``), which stay. Whatever it did where the system
+    is mounted is removed: a link in the place of a mount point would lead bubblewrap to the host.
     """
     root.chmod(0o755)
     own = {sys.base_prefix, sys.prefix, *server_package_dirs()}

@@ -1,8 +1,8 @@
 """Find this user's local sandbox server, or start it. Standard library only, and quick to import.
 
-One server per user: its runtime file (0600, in a 0700 directory) has the address and the key. Whoever wants to start one
-takes a lock first, so two kernels that start at once get the same server. A runtime file whose server is gone, or
-whose port belongs to somebody else by now, is replaced.
+One server per user: its runtime file (0600, in a 0700 directory) has the address and the key. Whoever wants
+to start one takes a lock first, so two kernels that start at once get the same server. A runtime file whose
+server is gone, or whose port belongs to somebody else by now, is replaced.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def environment(server: LocalServer) -> dict[str, str]:
 def ensure_running(paths: LocalPaths | None = None, arguments: Sequence[str] = ()) -> LocalServer:
     """The running server; started first if there is none.
 
-    Waits up to a minute for another process that is just starting one, and as long for its own. `arguments` are
-    options of ``serve`` for a server that has to be started.
+    Waits up to a minute for another process that is just starting one, and as long for its own. `arguments`
+    are options of ``serve`` for a server that has to be started.
 
     ``LauncherError``: if it does not start.
     """

@@ -62,7 +62,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def resource_use(pid: int) -> dict[str, float | int]:
-    """Processes, resident memory (bytes) and CPU time (seconds) of a process tree (Linux; elsewhere zeros)."""
+    """Processes, resident bytes and CPU seconds of a process tree (Linux; elsewhere zeros)."""
     pids = descendants(pid)
     memory, ticks = 0, 0
     for each in pids:

@@ -119,10 +119,10 @@ def _choices(query: MultiMapping[str]) -> list[Filter]:
 def _ranges(query: MultiMapping[str]) -> list[Filter]:
     found: list[Filter] = []
     for word, attribute in (("Cpu", "cpu"), ("MemoryGiB", "memory"), ("DiskGiB", "disk")):
-        _bounds(found, query, f"min{word}", f"max{word}", attribute, float)
+        _bounds(found, query, f"min{word}", f"max{word}", attribute=attribute, parse=float)
     times = (("createdAt", "created_at"), ("lastEvent", "updated_at"), ("autoDestroyAt", "auto_destroy_at"))
     for word, attribute in times:
-        _bounds(found, query, f"{word}After", f"{word}Before", attribute, from_iso)
+        _bounds(found, query, f"{word}After", f"{word}Before", attribute=attribute, parse=from_iso)
     return found
 
 
@@ -131,6 +131,7 @@ def _bounds(
     query: MultiMapping[str],
     low_name: str,
     high_name: str,
+    *,
     attribute: str,
     parse: Callable[[str], float],
 ) -> None:

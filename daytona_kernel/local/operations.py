@@ -1,7 +1,7 @@
 """The rarer moves of a sandbox: pause, archive, recover, resize, fork, snapshot.
 
-Each takes the server's state, the sandbox and the request's body, answers when the move has begun or is done, and
-raises ``ApiError`` when the sandbox is not in a state for it.
+Each takes the server's state, the sandbox and the request's body, answers when the move has begun or is done,
+and raises ``ApiError`` when the sandbox is not in a state for it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import uuid
 from typing import Any
 
 from . import creation
+from .booting import Sandbox, copy_tree
 from .daemon import Daemon
 from .errors import bad_request
 from .records import SandboxRecord, new_token
-from .sandboxes import END_ANSWER_SECONDS, START_ANSWER_SECONDS, Sandbox, SandboxManager, copy_tree
+from .sandboxes import END_ANSWER_SECONDS, START_ANSWER_SECONDS, SandboxManager
 from .snapshots import SnapshotRecord
 from .state import ServerState
 

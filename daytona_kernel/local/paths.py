@@ -5,7 +5,8 @@ Two directories, both mode 0700:
 * the runtime directory: runtime file with the key, lock, log, sockets of running sandboxes
   (``$DAYTONA_LOCAL_DIR/run``, else ``$XDG_RUNTIME_DIR/daytona-kernel``, else ``run`` in the state directory);
 * the state directory: files of sandboxes, volumes and snapshots, which outlive the server
-  (``$DAYTONA_LOCAL_DIR/state``, else ``$XDG_DATA_HOME/daytona-kernel``, else ``~/.local/share/daytona-kernel``).
+  (``$DAYTONA_LOCAL_DIR/state``, else ``$XDG_DATA_HOME/daytona-kernel``, else
+  ``~/.local/share/daytona-kernel``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class LocalPaths:
 
     @property
     def lock_file(self) -> Path:
-        """Held by whoever starts or stops the server, and by the server for its whole life (see `held_file`)."""
+        """Held by whoever is starting the server."""
         return self.runtime_dir / "start.lock"
 
     @property

@@ -1,8 +1,8 @@
 """Sandboxes that are already half started, so that creating one takes milliseconds.
 
-A daemon needs a third of a second to import what it needs, and nothing of that depends on the sandbox. So one or two
-daemons wait for their settings, each in its own private files under an id that the next sandbox will take over.
-The pool is filled in the background and emptied when nobody has created a sandbox for a while.
+A daemon needs a third of a second to import what it needs, and nothing of that depends on the sandbox. So one
+or two daemons wait for their settings, each in its own private files under an id that the next sandbox will
+take over. The pool is filled in the background and emptied when nobody has created a sandbox for a while.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Previews: web servers inside a sandbox, seen from the user's browser.
 
 ``http://{port}-{sandbox or signed token}.localhost:{server port}/...`` and, for clients that do not resolve
-``*.localhost``, the path form ``/preview/{port}-{sandbox or signed token}/...``. Who may look is decided here; the
-sandbox's daemon passes the request to the port.
+``*.localhost``, the path form ``/preview/{port}-{sandbox or signed token}/...``. Who may look is decided
+here; the sandbox's daemon passes the request to the port.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from aiohttp import web
 from multidict import CIMultiDict
 
+from .booting import Sandbox
 from .errors import ApiError, bad_request, proxy_error_response
 from .proxy import EXTRA_HEADERS, forward, is_upgrade, request_headers
-from .sandboxes import Sandbox
 from .state import STATE, ServerState
 
 log = logging.getLogger(__name__)
@@ -106,13 +106,16 @@ class PreviewProxy:
         raw_query = request.rel_url.raw_query_string
         if had_token:
             raw_query = urlencode([(name, value) for name, value in query if name != TOKEN_QUERY])
-        return await self._forward(request, target, sandbox, path, raw_query, headers, set_cookie)
+        return await self._forward(
+            request, target, sandbox, path=path, raw_query=raw_query, headers=headers, set_cookie=set_cookie
+        )
 
     async def _forward(
         self,
         request: web.Request,
         target: PreviewTarget,
         sandbox: Sandbox,
+        *,
         path: str,
         raw_query: str,
         headers: CIMultiDict[str],
@@ -141,9 +144,8 @@ class PreviewProxy:
         if set_cookie:
             name, value = f"daytona-sandbox-auth-{target.name}", self._cookie_value(target.name, target.port)
             path = target.prefix or "/"
-            extra.add(
-                "Set-Cookie", f"{name}={value}; Max-Age={COOKIE_SECONDS}; Path={path}; HttpOnly; SameSite=Lax"
-            )
+            how = f"Max-Age={COOKIE_SECONDS}; Path={path}; HttpOnly; SameSite=Lax"
+            extra.add("Set-Cookie", f"{name}={value}; {how}")
         return extra
 
     def _authorize(
@@ -154,7 +156,7 @@ class PreviewProxy:
         signed: bool,
         headers: CIMultiDict[str],
     ) -> tuple[bool, bool]:
-        """Whether the request may pass, and whether it gets a cookie. Credentials are taken out of `headers`."""
+        """Whether the request may pass, and whether it gets a cookie; takes credentials out of `headers`."""
         bearer = request.headers.get("Authorization", "")
         key = self._state.api_key
         cookie = request.cookies.get(f"daytona-sandbox-auth-{target.name}", "")
@@ -209,8 +211,10 @@ class PreviewProxy:
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body{{font-family:system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;color:#222}}
-button{{font-size:1rem;padding:.5rem 1rem}}</style></head>
+<style>
+body{{font-family:system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;color:#222}}
+button{{font-size:1rem;padding:.5rem 1rem}}
+</style></head>
 <body><h1>{title}</h1><p>{text}</p>{more}</body></html>
 """
 
@@ -225,13 +229,11 @@ def error_page(status: int, words: str) -> web.Response:
 def warning_page(request: web.Request, target: PreviewTarget) -> web.Response:
     """Asks before a browser shows what a sandbox serves."""
     here = quote(str(request.rel_url.path_qs), safe="")
-    more = (
-        f'<form method="post" action="{html.escape(target.prefix)}/accept-daytona-preview-warning?redirect={here}">'
-        "<button>Show the page</button></form>"
-    )
+    action = f"{html.escape(target.prefix)}/accept-daytona-preview-warning?redirect={here}"
+    more = f'<form method="post" action="{action}"><button>Show the page</button></form>'
     words = (
-        f"You are about to see port {target.port} of a sandbox. What it shows was made by code in the sandbox; "
-        "do not enter passwords that you use elsewhere."
+        f"You are about to see port {target.port} of a sandbox. What it shows was made by code in the "
+        "sandbox; do not enter passwords that you use elsewhere."
     )
     text = PAGE.format(title="Preview of a sandbox", text=words, more=more)
     return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 
-import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
+from .booting import Sandbox
 from .errors import proxy_error_response
-from .sandboxes import Sandbox, SandboxManager
-from .splice import HeaderList, open_handshake, parse_head, splice
+from .sandboxes import SandboxManager
+from .splice import Hijacked, open_handshake, reset, splice
+from .upstream import Answer, Connection, Upstream, UpstreamError, borrowed
 
 log = logging.getLogger(__name__)
 
 SKIP_ACTIVITY = "X-Daytona-Skip-Last-Activity-Update"
 HOP_BY_HOP = frozenset(
-    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection", "expect"]
+    (
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "expect"),
+    )
 )
 EXTRA_HEADERS = "daytona-extra-headers"
 """Key of the request under which the preview leaves headers for the answer."""
 REFUSAL_SECONDS = 10.0
 NOT_STARTED = "bad request: no IP address found. Is the Sandbox started?"
 """The service's words for a toolbox call to a sandbox that does not run."""
+REPEATABLE = ("GET", "HEAD", "OPTIONS")
 
 
 class ActivityGuard:
@@ -47,6 +52,19 @@ class ActivityGuard:
             self._manager.touch(self._sandbox)
 
 
+class Forwarded(Hijacked):
+    """An answer that was written to the client's connection as it came from the daemon."""
+
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
+        super().__init__(status)
+        self._stays_open = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the client's connection can carry another request."""
+        return self._stays_open
+
+
 def is_upgrade(request: web.Request) -> bool:
     """Whether the request asks for a WebSocket."""
     return (
@@ -59,22 +77,22 @@ async def forward(
     manager: SandboxManager, sandbox: Sandbox, request: web.Request, target: str, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
     """Send a request on to the sandbox's daemon at `target` (path and query, still encoded)."""
-    session = sandbox.session
-    if session is None or not sandbox.running or sandbox.record.state == "paused":
+    upstream = sandbox.upstream
+    if upstream is None or not sandbox.running or sandbox.record.state == "paused":
         return proxy_error_response(request, 400, NOT_STARTED)
     with ActivityGuard(manager, sandbox, request):
         try:
             if is_upgrade(request):
-                return await _forward_websocket(manager, sandbox, request, target, headers)
-            return await _forward_http(session, request, target, headers)
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as exc:
+                return await _forward_websocket(upstream, request, target, headers)
+            return await _forward_http(upstream, request, target, headers)
+        except (OSError, asyncio.TimeoutError) as exc:
             log.warning("sandbox %s: request could not be forwarded: %r", sandbox.record.id, exc)
             message = f"bad gateway: the sandbox's daemon does not answer ({type(exc).__name__})"
             return proxy_error_response(request, 502, message)
 
 
 def request_headers(request: web.Request, drop: frozenset[str] = frozenset()) -> CIMultiDict[str]:
-    """The client's headers without those that concern one connection only, and without `drop` (lower case)."""
+    """The client's headers without those of a single connection, and without `drop` (lower case)."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.items():
         lowered = name.lower()
@@ -83,73 +101,119 @@ def request_headers(request: web.Request, drop: frozenset[str] = frozenset()) ->
     return headers
 
 
+def head_bytes(first_line: str, headers: Mapping[str, str], *more: str) -> bytes:
+    """A request's or answer's head. Line ends in values can not occur: the parsers refuse them."""
+    lines = [first_line, *(f"{name}: {value}" for name, value in headers.items()), *more, "", ""]
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape")
+
+
 async def _forward_websocket(
-    manager: SandboxManager, sandbox: Sandbox, request: web.Request, target: str, headers: CIMultiDict[str]
+    upstream: Upstream, request: web.Request, target: str, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
-    lines: HeaderList = [*headers.items(), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
-    upstream, head = await open_handshake(manager.socket_name(sandbox), target, lines)
-    status, answered = parse_head(head)
-    if status == 101:
-        return await splice(request, upstream, head)
-    length = answered.get("Content-Length", "0")
-    body = await asyncio.wait_for(
-        upstream.read_early(int(length) if length.isdigit() else 0), REFUSAL_SECONDS
-    )
-    assert upstream.transport is not None
-    upstream.transport.abort()
-    return web.Response(
-        status=status, body=body, headers=_answer_headers(answered, drop=frozenset({"content-length"}))
-    )
-
-
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    while chunk := await request.content.readany():
-        yield chunk
+    head = head_bytes(f"GET {target} HTTP/1.1", headers, "Connection: Upgrade", "Upgrade: websocket")
+    side, answer_head = await open_handshake(upstream.path, head)
+    answer = Answer(answer_head[:-4])
+    if answer.status == 101:
+        return await splice(request, side, answer_head)
+    body = await asyncio.wait_for(side.read_early(answer.length or 0), REFUSAL_SECONDS)
+    side.abort()
+    kept = _answer_headers(request, answer)
+    kept.popall("Content-Length", None)
+    return web.Response(status=answer.status, body=body, headers=kept)
 
 
 async def _forward_http(
-    session: aiohttp.ClientSession, request: web.Request, target: str, headers: CIMultiDict[str]
+    upstream: Upstream, request: web.Request, target: str, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
-    data = _body(request) if request.body_exists else None
-    url = URL(f"http://daemon{target}", encoded=True)
-    async with session.request(
-        request.method, url, headers=headers, data=data, allow_redirects=False
-    ) as answer:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        response.headers.extend(_answer_headers(answer.headers))
-        for name, value in request.get(EXTRA_HEADERS, {}).items():
-            response.headers.add(name, value)
-        if "Content-Length" not in answer.headers and _has_body(request, answer):
-            response.enable_chunked_encoding()
+    chunked = request.body_exists and "Content-Length" not in headers
+    more = ["Transfer-Encoding: chunked"] if chunked else []
+    head = head_bytes(f"{request.method} {target} HTTP/1.1", headers, *more)
+    if not request.body_exists and request.method in REPEATABLE:
+        # The daemon may close a kept connection just when we take it. Without a body and side effects the
+        # request can go out again on a new one; anything else gets a 502 rather than a second run.
+        with contextlib.suppress(StaleConnectionError):
+            return await _exchange(upstream, request, head, chunked=False, fresh=False)
+        return await _exchange(upstream, request, head, chunked=False, fresh=True)
+    try:
+        return await _exchange(upstream, request, head, chunked=chunked, fresh=request.body_exists)
+    except StaleConnectionError as exc:
+        raise UpstreamError(str(exc)) from exc
+
+
+class StaleConnectionError(Exception):
+    """A kept connection turned out to be closed before a byte of an answer came."""
+
+
+async def _exchange(
+    upstream: Upstream, request: web.Request, head: bytes, *, chunked: bool, fresh: bool
+) -> web.StreamResponse:
+    async with borrowed(upstream, fresh=fresh) as (connection, used):
+        sender: asyncio.Task[None] | None = None
         try:
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        except (aiohttp.ClientError, OSError) as exc:
-            # The status has been sent; the client learns from the cut connection that the body is not whole.
-            log.info("a forwarded answer was cut: %r", exc)
-            _cut(request)
-        except asyncio.CancelledError:
-            answer.close()
+            await connection.send(head)
+            if request.body_exists:
+                sender = asyncio.create_task(_send_body(request, connection, chunked=chunked))
+            answer = await connection.read_head()
+        except UpstreamError as exc:
+            if used:
+                raise StaleConnectionError(str(exc)) from exc
             raise
-        return response
+        finally:
+            if sender is not None and not sender.done():
+                await _settle_sender(sender, connection)
+        return await _relay(request, connection, answer)
 
 
-def _has_body(request: web.Request, answer: aiohttp.ClientResponse) -> bool:
-    return request.method != "HEAD" and answer.status not in (204, 304) and request.version >= (1, 1)
+async def _settle_sender(sender: asyncio.Task[None], connection: Connection) -> None:
+    """An answer came (or the connection broke) before the whole body was sent: the rest is not wanted."""
+    sender.cancel()
+    await asyncio.wait([sender])
+    connection.spoil()
 
 
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+async def _send_body(request: web.Request, connection: Connection, *, chunked: bool) -> None:
+    while data := await request.content.readany():
+        await connection.send(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+    if chunked:
+        await connection.send(b"0\r\n\r\n")
 
 
-def _answer_headers(headers: object, drop: frozenset[str] = frozenset()) -> CIMultiDict[str]:
-    assert hasattr(headers, "items")
+async def _relay(request: web.Request, connection: Connection, answer: Answer) -> web.StreamResponse:
+    """Write the daemon's answer to the client, as fast as the client reads."""
+    transport = request.transport
+    if transport is None:
+        connection.abort()
+        return Forwarded(answer.status, keep_alive=False)
+    delimited = answer.length is not None or answer.chunked or answer.status in (204, 304)
+    old_client = request.version < (1, 1)
+    stays = bool(
+        request.keep_alive and delimited and not (old_client and answer.chunked) and not answer.closes
+    )
+    headers = _answer_headers(request, answer)
+    if answer.chunked:
+        headers["Transfer-Encoding"] = "chunked"
+    headers["Connection"] = "keep-alive" if stays else "close"
+    transport.write(head_bytes(f"HTTP/1.1 {answer.status} {answer.reason}", headers))
+    try:
+        async for data in connection.body(answer, no_body=request.method == "HEAD"):
+            transport.write(data)
+            await request.writer.drain()
+    except UpstreamError as exc:
+        # The status is out already; the client learns from the cut connection that the body is not whole.
+        log.info("a forwarded answer was cut: %s", exc)
+        reset(transport)
+        return Forwarded(answer.status, keep_alive=False)
+    except ConnectionError:
+        connection.abort()
+        return Forwarded(answer.status, keep_alive=False)
+    return Forwarded(answer.status, keep_alive=stays)
+
+
+def _answer_headers(request: web.Request, answer: Answer) -> CIMultiDict[str]:
     kept: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        lowered = name.lower()
-        if lowered not in HOP_BY_HOP and lowered not in drop:
+    for name, value in answer.headers.items():
+        if name.lower() not in HOP_BY_HOP:
             kept.add(name, value)
+    extra: Mapping[str, str] = request.get(EXTRA_HEADERS, {})
+    kept.extend(extra)
     return kept

@@ -18,8 +18,9 @@ from pathlib import Path
 from .safe_files import SafeDir
 
 PROBE = """
-import json, os, site, sys, sysconfig
-paths = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
+import json, os, sys
+names = ("site-packages", "dist-packages")
+paths = [p for p in sys.path if os.path.basename(p) in names and os.path.isdir(p)]
 executable = getattr(sys, "_base_executable", None) or sys.executable
 try:
     import ensurepip
@@ -30,7 +31,6 @@ except (ImportError, OSError):
 print(json.dumps({
     "executable": os.path.realpath(executable), "prefix": sys.prefix, "base_prefix": sys.base_prefix,
     "version": list(sys.version_info[:3]), "packages": paths, "pip_wheel": wheels[-1] if wheels else "",
-    "library": os.path.dirname(os.__file__),
 }))
 """
 
@@ -46,7 +46,7 @@ if __name__ == "__main__":
 """
 
 
-class PythonUnusable(Exception):
+class PythonUnusableError(Exception):
     """The interpreter that a sandbox should be made from does not exist or does not work."""
 
 
@@ -81,21 +81,26 @@ _probed: dict[tuple[str, float], PythonInfo] = {}
 async def probe_python(python: str) -> PythonInfo:
     """Ask an interpreter about itself; answers are kept until the file changes.
 
-    ``PythonUnusable``: if it can not be started, is too old, or does not answer within 20 s.
+    ``PythonUnusableError``: if it can not be started, is too old, or does not answer within 20 s.
     """
+    key = _locate(python)
+    if key not in _probed:
+        _probed[key] = await _ask(key[0])
+    return _probed[key]
+
+
+def _locate(python: str) -> tuple[str, float]:
+    """Absolute path and modification time of an interpreter."""
     path = shutil.which(os.path.expanduser(python))
     if path is None:
-        raise PythonUnusable(f"there is no Python at {python}")
+        raise PythonUnusableError(f"there is no Python at {python}")
     path = os.path.abspath(path)
-    key = (path, os.stat(path).st_mtime)
-    if key not in _probed:
-        _probed[key] = await _ask(path)
-    return _probed[key]
+    return path, os.stat(path).st_mtime
 
 
 async def _ask(path: str) -> PythonInfo:
     arguments = [path, "-c", PROBE]
-    env = {"PATH": "/usr/bin:/bin", "HOME": os.path.expanduser("~"), "PYTHONSAFEPATH": "1"}
+    env = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "PYTHONSAFEPATH": "1"}
     process = await asyncio.create_subprocess_exec(
         *arguments,
         env=env,
@@ -109,13 +114,13 @@ async def _ask(path: str) -> PythonInfo:
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()
-        raise PythonUnusable(f"{path} did not answer within 20 seconds") from None
+        raise PythonUnusableError(f"{path} did not answer within 20 seconds") from None
     if process.returncode != 0:
-        raise PythonUnusable(f"{path} does not work: {err.decode(errors='replace').strip()[-300:]}")
+        raise PythonUnusableError(f"{path} does not work: {err.decode(errors='replace').strip()[-300:]}")
     facts = json.loads(out.decode().splitlines()[-1])
     major, minor, micro = facts["version"]
     if (major, minor) < (3, 8):
-        raise PythonUnusable(f"{path} is Python {major}.{minor}; a sandbox needs 3.8 or later")
+        raise PythonUnusableError(f"{path} is Python {major}.{minor}; a sandbox needs 3.8 or later")
     return PythonInfo(
         facts["executable"],
         facts["prefix"],
@@ -147,9 +152,12 @@ def write_environment(target: Path, inside: str, info: PythonInfo, *, bare: bool
             for name in ("pip", "pip3", f"pip{info.tag}"):
                 if not programs.has(name):
                     programs.write(name, PIP_SCRIPT.format(python=f"{inside}/bin/python"), 0o755)
-        with top.below("lib") as library, library.below(f"python{info.tag}") as versioned:
-            with versioned.below("site-packages") as packages:
-                packages.write("_host_packages.pth", _host_packages(info, bare=bare))
+        with (
+            top.below("lib") as library,
+            library.below(f"python{info.tag}") as versioned,
+            versioned.below("site-packages") as packages,
+        ):
+            packages.write("_host_packages.pth", _host_packages(info, bare=bare))
 
 
 def _host_packages(info: PythonInfo, *, bare: bool) -> str:
@@ -163,6 +171,6 @@ def _host_packages(info: PythonInfo, *, bare: bool) -> str:
 
 
 def server_package_dirs() -> list[str]:
-    """The package directories of the server's own interpreter, for the daemon, which runs isolated (``-I``)."""
+    """The package directories of the server's own interpreter, for the daemon, which runs with ``-I``."""
     names = ("site-packages", "dist-packages")
     return [path for path in sys.path if os.path.basename(path) in names and os.path.isdir(path)]

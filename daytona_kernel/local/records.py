@@ -16,13 +16,28 @@ TARGET = "local"
 USER = "daytona"
 LANGUAGE_LABEL = "code-toolbox-language"
 OWNER_LABEL = "daytona-kernel.owner-pid"
-"""``<pid>:<start time>`` of the process that owns a sandbox; the sandbox is deleted when that process is gone."""
+"""``<pid>:<start time>`` of a sandbox's owner; the sandbox is deleted when that process is gone."""
 
 DAEMON_VERSION = "0.190.0"
 TOKEN_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"  # noqa: S105 - an alphabet, not a token
 
 TRANSITIONS = frozenset(
-    ["creating", "restoring", "destroying", "starting", "stopping", "pending_build", "building_snapshot", "pulling_snapshot", "archiving", "resizing", "snapshotting", "forking", "pausing", "resuming"]
+    [
+        "creating",
+        "restoring",
+        "destroying",
+        "starting",
+        "stopping",
+        "pending_build",
+        "building_snapshot",
+        "pulling_snapshot",
+        "archiving",
+        "resizing",
+        "snapshotting",
+        "forking",
+        "pausing",
+        "resuming",
+    ]
 )
 """States in which another state-changing call is refused with 409."""
 

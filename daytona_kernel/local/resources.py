@@ -1,4 +1,4 @@
-"""Control plane endpoints for everything that is no sandbox: snapshots, volumes, secrets, SSH records, config."""
+"""Control plane endpoints for what is no sandbox: snapshots, volumes, secrets, SSH records, config."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def _page_number(request: web.Request, name: str, default: int) -> int:
     return number
 
 
-# -- snapshots ---------------------------------------------------------------------------------------------------
+# -- snapshots
+# ---------------------------------------------------------------------------------------------------
 
 
 async def list_snapshots(request: web.Request) -> web.Response:
     """``GET /snapshots?page=&limit=``."""
     snapshots = request.app[STATE].snapshots
     page, limit = _page_number(request, "page", 1), min(_page_number(request, "limit", 100), 200)
-    records = list(snapshots)  # type: ignore[arg-type]
+    records = snapshots.all()
     name, source = request.query.get("name", "").lower(), request.query.get("sourceSandboxId")
     records = [record for record in records if name in record.name.lower()]
     if source:
@@ -49,7 +50,7 @@ async def get_snapshot(request: web.Request) -> web.Response:
 
 
 async def create_snapshot(request: web.Request) -> web.Response:
-    """``POST /snapshots``: a name for an interpreter with other resources; images can not be pulled or built here."""
+    """``POST /snapshots``: another name and other resources for a snapshot; images can not be built here."""
     state = request.app[STATE]
     body = await json_body(request)
     name = creation.optional_text(body, "name") or ""
@@ -103,7 +104,8 @@ async def snapshot_log(request: web.Request) -> web.Response:
     return web.Response(text=f"snapshot {record.name} was not built from an image\n")
 
 
-# -- build logs of sandboxes -------------------------------------------------------------------------------------
+# -- build logs of sandboxes
+# -------------------------------------------------------------------------------------
 
 
 async def build_log_url(request: web.Request) -> web.Response:
@@ -123,12 +125,13 @@ async def build_log(request: web.Request) -> web.StreamResponse:
     return response
 
 
-# -- volumes -----------------------------------------------------------------------------------------------------
+# -- volumes
+# -----------------------------------------------------------------------------------------------------
 
 
 async def list_volumes(request: web.Request) -> web.Response:
     """``GET /volumes``. Deleted ones are forgotten at once, so ``includeDeleted`` adds none."""
-    return web.json_response([record.dto() for record in request.app[STATE].volumes.list()])
+    return web.json_response([record.dto() for record in request.app[STATE].volumes.all()])
 
 
 async def create_volume(request: web.Request) -> web.Response:
@@ -154,12 +157,13 @@ async def delete_volume(request: web.Request) -> web.Response:
     return web.Response(status=200)
 
 
-# -- secrets -----------------------------------------------------------------------------------------------------
+# -- secrets
+# -----------------------------------------------------------------------------------------------------
 
 
 async def list_secrets(request: web.Request) -> web.Response:
     """``GET /secret`` (a plain list) and ``GET /secret/paginated``."""
-    records = request.app[STATE].secrets.list()
+    records = request.app[STATE].secrets.all()
     name = request.query.get("name", "").lower()
     items = [record.dto() for record in records if name in record.name.lower()]
     if request.path.endswith("/paginated"):
@@ -186,7 +190,8 @@ async def one_secret(request: web.Request) -> web.Response:
     return web.json_response(record.dto())
 
 
-# -- SSH access --------------------------------------------------------------------------------------------------
+# -- SSH access
+# --------------------------------------------------------------------------------------------------
 
 
 async def ssh_access(request: web.Request) -> web.Response:
@@ -205,11 +210,13 @@ async def ssh_access(request: web.Request) -> web.Response:
 async def validate_ssh(request: web.Request) -> web.Response:
     """``GET /sandbox/ssh-access/validate?token=``."""
     sandbox_id = request.app[STATE].ssh.validate(request.query.get("token", ""))
-    # The service answers null for the id of an invalid token, on which the SDK fails; an empty text it can read.
+    # The service answers null for the id of an invalid token, on which the SDK fails; an empty text it can
+    # read.
     return web.json_response({"valid": sandbox_id is not None, "sandboxId": sandbox_id or ""})
 
 
-# -- the rest ----------------------------------------------------------------------------------------------------
+# -- the rest
+# ----------------------------------------------------------------------------------------------------
 
 
 async def config(request: web.Request) -> web.Response:

@@ -1,8 +1,8 @@
 """Writing into directories that a sandbox can write to as well.
 
-A sandbox may leave symbolic links anywhere in its files. When the server writes there later (an environment for another
-Python, a mount point), following one would write to the host. So every step goes through a directory descriptor
-that was opened without following links, and files are made anew instead of being opened.
+A sandbox may leave symbolic links anywhere in its files. When the server writes there later (an environment
+for another Python, a mount point), following one would write to the host. So every step goes through a
+directory descriptor that was opened without following links, and files are made anew instead of being opened.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def has_link(base: Path, relative: str) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory even where a sandbox took permissions away from its own directories. Follows no link."""
+    """Remove a directory even where its sandbox took permissions away. Follows no link."""
 
     def mend(function: Callable[[str], object], name: str, _info: object) -> None:
         for each in (os.path.dirname(name), name):

@@ -1,8 +1,8 @@
 """The sandboxes themselves: records on disk, daemons, and the moves between states.
 
-Everything here runs on the server's loop. A move (create, start, stop, ...) sets a transitional state at once, so
-that a second one is refused with 409, and is carried out by a task of the manager's, so that a client that goes
-away does not leave a sandbox half-way.
+Everything here runs on the server's loop. A move (create, start, stop, ...) sets a transitional state at
+once, so that a second one is refused with 409, and is carried out by a task of the manager's, so that a
+client that goes away does not leave a sandbox half-way.
 """
 
 from __future__ import annotations
@@ -14,28 +14,22 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from . import creation
+from .booting import Booter, Sandbox, copy_tree
 from .clock import Clock
-from .daemon import MARKER, Daemon, DaemonFailed, SocketDir, kill_marked
+from .daemon import Daemon, DaemonError, SocketDir, kill_marked
 from .errors import ApiError, bad_request, conflict, not_found
 from .events import EventHub
 from .isolation import (
     HOME,
     Isolation,
-    LaunchSpec,
-    Mount,
     PlainProcesses,
-    passed_environment,
-    prepare_files,
-    program_path,
 )
 from .limits import Limiter
 from .options import ServerOptions
 from .pool import WarmPool
-from .python_env import PythonInfo, PythonUnusable, probe_python, write_environment
-from .records import DAEMON_VERSION, SandboxRecord, new_token
+from .python_env import PythonInfo, PythonUnusableError, probe_python
+from .records import SandboxRecord, new_token
 from .safe_files import remove_tree
 from .secrets_store import SecretStore
 from .snapshots import SnapshotRecord, SnapshotStore
@@ -49,37 +43,12 @@ END_ANSWER_SECONDS = 5.0
 """We wait so long for a stop or delete before we answer, so that clients need no second look."""
 
 
-class Sandbox:
-    """One sandbox: its record, its files, and its daemon while it runs."""
-
-    def __init__(self, record: SandboxRecord, directory: Path) -> None:
-        self.record = record
-        self.directory = directory
-        self.daemon: Daemon | None = None
-        self.session: aiohttp.ClientSession | None = None
-        """HTTP connections to the daemon."""
-        self.connections = 0
-        """Requests and WebSockets under way that count as activity."""
-        self.move: asyncio.Task[None] | None = None
-        """The transition under way."""
-        self.deleted = False
-
-    @property
-    def files(self) -> Path:
-        """The sandbox's own file system on the host."""
-        return self.directory / "fs"
-
-    @property
-    def running(self) -> bool:
-        """Whether requests can be forwarded to the daemon."""
-        return self.session is not None and self.daemon is not None and self.daemon.alive
-
-
 class SandboxManager:
     """All sandboxes of this server."""
 
     def __init__(
         self,
+        *,
         options: ServerOptions,
         isolation: Isolation,
         clock: Clock,
@@ -103,6 +72,7 @@ class SandboxManager:
         self._sandboxes: dict[str, Sandbox] = {}
         self._by_name: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._booter = Booter(options, isolation, clock, volumes, secrets, self.limiter, self._sockets)
         self._default_python: PythonInfo | None = None
         self.pool = WarmPool(options.pool_size, self._launch_spare, self._directory)
 
@@ -134,14 +104,14 @@ class SandboxManager:
         sandbox = Sandbox(record, entry)
         if record.state in ("pending_build", "building_snapshot", "build_failed"):
             record.state, record.error_reason = "build_failed", "the server ended during the build"
-        elif record.state != "archived" and record.state != "error":
+        elif record.state not in ("archived", "error"):
             record.state = record.desired_state = "stopped"
         self._sandboxes[record.id] = sandbox
         self._by_name[record.name] = record.id
         record.save(entry / "sandbox.json")
 
     async def close(self) -> None:
-        """End everything that runs: ephemeral sandboxes are deleted, others are stopped with their files kept."""
+        """End everything that runs: ephemeral sandboxes are deleted, of others the files stay."""
         await self.pool.close()
         for task in list(self._tasks):
             task.cancel()
@@ -170,7 +140,7 @@ class SandboxManager:
         return self._sandboxes.get(sandbox_id)
 
     def find(self, id_or_name: str) -> Sandbox:
-        """Look up by id, then by name. ``ApiError`` 404: no such sandbox, or a failed one that is being deleted."""
+        """Look up by id, then by name. ``ApiError`` 404: none such, or a failed one being deleted."""
         sandbox = self._sandboxes.get(id_or_name) or self._sandboxes.get(self._by_name.get(id_or_name, ""))
         if sandbox is None:
             raise not_found("Sandbox", id_or_name)
@@ -188,10 +158,6 @@ class SandboxManager:
     def used_volumes(self) -> set[str]:
         """Ids of volumes that some sandbox has."""
         return {wish["volumeId"] for sandbox in self for wish in sandbox.record.volumes}
-
-    def socket_name(self, sandbox: Sandbox) -> str:
-        """The address of a sandbox's daemon, for this process."""
-        return self._sockets.name(sandbox.record.id)
 
     def dto(self, sandbox: Sandbox) -> dict[str, Any]:
         """The API's view of a sandbox."""
@@ -245,7 +211,7 @@ class SandboxManager:
     async def _guard(self, sandbox: Sandbox, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (ApiError, DaemonFailed, PythonUnusable, OSError) as exc:
+        except (ApiError, DaemonError, PythonUnusableError, OSError) as exc:
             log.warning("sandbox %s failed: %s", sandbox.record.id, exc)
             await self.halt(sandbox)
             self.set_state(sandbox, "error", reason=str(exc))
@@ -297,7 +263,7 @@ class SandboxManager:
     async def _python(self, wish: str) -> PythonInfo:
         try:
             return await probe_python(wish or self._options.python)
-        except PythonUnusable as exc:
+        except PythonUnusableError as exc:
             raise bad_request(f"no sandbox can be made: {exc}") from exc
 
     def _inherit(self, record: SandboxRecord, snapshot: SnapshotRecord) -> None:
@@ -351,88 +317,24 @@ class SandboxManager:
     async def _launch_spare(self, sandbox_id: str) -> Daemon:
         assert self._default_python is not None
         directory = self._directory / sandbox_id
-        return await self._launch(sandbox_id, directory, self._default_python, self._options.bare, False, [])
-
-    async def _launch(
-        self,
-        sandbox_id: str,
-        directory: Path,
-        python: PythonInfo,
-        bare: bool,
-        block_network: bool,
-        mounts: list[Mount],
-    ) -> Daemon:
-        files = directory / "fs"
-        prepare_files(files, self.isolation.home(files))
-        write_environment(files / "venv", self.isolation.venv(files), python, bare=bare)
-        spec = LaunchSpec(sandbox_id, files, python, bare, block_network, tuple(mounts))
-        return await Daemon.launch(spec, self.isolation, self._sockets, directory / "daemon.log")
+        return await self._booter.launch(sandbox_id, directory, self._default_python, bare=self._options.bare)
 
     async def boot(self, sandbox: Sandbox, python: PythonInfo | None = None) -> None:
         """Start the daemon (or set the spare one up) and bring the sandbox to ``started``."""
-        daemon = await self._bring_up(sandbox, python)
+        daemon = await self._booter.bring_up(sandbox, python)
         daemon.exited.add_done_callback(lambda _: self._daemon_ended(sandbox, daemon))
         sandbox.record.auth_token = new_token()
         self.set_state(sandbox, "started", desired="started")
         self.pool.fill()
 
-    async def boot_for_build(self, sandbox: Sandbox) -> aiohttp.ClientSession:
-        """Start the daemon without a change of state, to carry out the steps of a build."""
-        await self._bring_up(sandbox, None)
-        assert sandbox.session is not None
-        return sandbox.session
+    async def boot_for_build(self, sandbox: Sandbox) -> str:
+        """Start the daemon without a change of state, to carry out the steps of a build.
 
-    async def _bring_up(self, sandbox: Sandbox, python: PythonInfo | None) -> Daemon:
-        record = sandbox.record
-        if python is None:
-            python = await probe_python(record.python or self._options.python)
-        if sandbox.daemon is None or not sandbox.daemon.alive:
-            mounts = self._volumes.mounts(record.volumes, self.clock.now())
-            if isinstance(self.isolation, PlainProcesses):
-                link_volumes(mounts, sandbox.files / "home")
-                mounts = []
-            sandbox.daemon = await self._launch(
-                record.id, sandbox.directory, python, record.bare, record.network_block_all, mounts
-            )
-        daemon = sandbox.daemon
-        await daemon.configure(self._settings(sandbox, python))
-        self.limiter.apply(record, daemon)
-        connector = aiohttp.UnixConnector(path=self._sockets.name(record.id), limit=0, keepalive_timeout=15)
-        sandbox.session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=256 * 1024,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
-        return daemon
-
-    def _settings(self, sandbox: Sandbox, python: PythonInfo) -> dict[str, Any]:
-        record, files = sandbox.record, sandbox.files
-        home, venv = self.isolation.home(files), self.isolation.venv(files)
-        env = {
-            "LANG": "C.UTF-8",
-            **passed_environment(),
-            "PATH": program_path(venv, python),
-            "HOME": home,
-            "USER": "daytona",
-            "LOGNAME": "daytona",
-            "SHELL": "/bin/bash",
-            "VIRTUAL_ENV": venv,
-            MARKER: record.id,
-        }
-        if isinstance(self.isolation, PlainProcesses):
-            env["TMPDIR"] = self.isolation.temporary(files)
-        env |= {**self._secrets.environment(record.secrets), **record.env}
-        return {
-            "sandbox_id": record.id,
-            "home_dir": home,
-            "work_dir": home,
-            "python": f"{venv}/bin/python",
-            "env": env,
-            "version": DAEMON_VERSION,
-        }
+        Returns the address of its socket.
+        """
+        await self._booter.bring_up(sandbox)
+        assert sandbox.upstream is not None
+        return sandbox.upstream.path
 
     def _daemon_ended(self, sandbox: Sandbox, daemon: Daemon) -> None:
         """The daemon is gone although nobody asked for it."""
@@ -455,13 +357,13 @@ class SandboxManager:
 
     async def halt(self, sandbox: Sandbox, grace: float = 1.5) -> None:
         """End the processes and connections of a sandbox; its state is the caller's business."""
-        session, sandbox.session = sandbox.session, None
+        upstream, sandbox.upstream = sandbox.upstream, None
         daemon, sandbox.daemon = sandbox.daemon, None
         if daemon is not None:
             await daemon.stop(grace)
             self.limiter.release(sandbox.record.id)
-        if session is not None:
-            await session.close()
+        if upstream is not None:
+            upstream.close()
 
     async def start(self, sandbox: Sandbox) -> None:
         """``POST …/start``: from stopped, archived or paused; nothing to do when started."""
@@ -531,30 +433,3 @@ class SandboxManager:
         sandbox.deleted = True
         self.set_state(sandbox, "destroyed", desired="destroyed")
         self._sandboxes.pop(record.id, None)
-
-
-async def copy_tree(source: Path, target: Path) -> None:
-    """Copy a sandbox's files with links, modes and times; shares blocks where the file system can.
-
-    ``OSError``: if something could not be copied, with cp's words.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    arguments = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", str(source), str(target)]
-    process = await asyncio.create_subprocess_exec(
-        *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    _, err = await process.communicate()
-    if process.returncode != 0:
-        raise OSError(f"files could not be copied: {err.decode(errors='replace').strip()[-300:]}")
-
-
-def link_volumes(mounts: list[Mount], home: Path) -> None:
-    """Show volumes in a sandbox that has no mount namespace: links in its home."""
-    for mount in mounts:
-        path = home / Path(mount.inside).relative_to(HOME)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
-            raise OSError(f"{mount.inside} exists already and can not be a mount point")
-        path.symlink_to(mount.source)

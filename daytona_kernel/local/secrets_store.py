@@ -1,8 +1,8 @@
 """Secrets: named values that sandboxes know by placeholders only.
 
-In Daytona's cloud an outbound proxy puts the value in place of the placeholder for the hosts that a secret names.
-There is no such proxy here, so a sandbox sees the placeholder and nothing ever sees the value. Values are kept in
-memory only.
+In Daytona's cloud an outbound proxy puts the value in place of the placeholder for the hosts that a secret
+names. There is no such proxy here, so a sandbox sees the placeholder and nothing ever sees the value. Values
+are kept in memory only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SecretStore:
     def __init__(self) -> None:
         self._records: dict[str, SecretRecord] = {}
 
-    def list(self) -> list[SecretRecord]:
+    def all(self) -> list[SecretRecord]:
         """All secrets."""
         return list(self._records.values())
 

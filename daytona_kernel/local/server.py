@@ -1,8 +1,8 @@
 """The local sandbox server: one aiohttp application on loopback that speaks Daytona's API.
 
-Control plane under ``/api``, daemons under ``/toolbox/{sandboxId}``, previews by host name or under ``/preview``,
-``/health`` for anybody. Everything else needs the bearer key. The Host header is checked, so that no web page can
-reach the server through a name of its own (DNS rebinding).
+Control plane under ``/api``, daemons under ``/toolbox/{sandboxId}``, previews by host name or under
+``/preview``, ``/health`` for anybody. Everything else needs the bearer key. The Host header is checked, so
+that no web page can reach the server through a name of its own (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MAX_BODY = 16 * 1024 * 1024
 SHUTDOWN_SECONDS = 2.0
 
 
-class StartFailed(Exception):
+class StartError(Exception):
     """The server can not run here; the text says why."""
 
 
@@ -136,8 +136,8 @@ class LocalServer:
     async def open(self) -> None:
         """Take the lock, load the state, listen, and write the runtime file.
 
-        ``StartFailed``: another server runs, the state is of a newer version, the port is taken, or the default
-        interpreter does not work.
+        ``StartError``: another server runs, the state is of a newer version, the port is taken, or the
+        default interpreter does not work.
         """
         paths = self.options.paths
         paths.create()
@@ -173,7 +173,7 @@ class LocalServer:
         except OSError:
             self._held.close()
             self._held = None
-            raise StartFailed("another local sandbox server of this user is running") from None
+            raise StartError("another local sandbox server of this user is running") from None
 
     async def _build(self) -> ServerState:
         options, state_dir = self.options, self.options.paths.state_dir
@@ -182,17 +182,24 @@ class LocalServer:
         events = EventHub(api_key)
         snapshots = SnapshotStore(state_dir / "snapshots", clock.now(), options.bare)
         snapshots.load()
-        volumes = VolumeStore(state_dir / "volumes", lambda: manager.used_volumes())
+        volumes = VolumeStore(state_dir / "volumes", lambda: manager.used_volumes())  # noqa: PLW0108 - it comes later
         volumes.load()
         store = SecretStore()
         try:
             isolation = await choose_isolation(options.isolation)
         except (ValueError, RuntimeError) as exc:
-            raise StartFailed(str(exc)) from exc
+            raise StartError(str(exc)) from exc
         if isolation.reason:
             log.warning("sandboxes are NOT ISOLATED: %s", isolation.reason)
         manager = SandboxManager(
-            options, isolation, clock, events, snapshots, volumes, store, lambda: self.state.toolbox_url()
+            options=options,
+            isolation=isolation,
+            clock=clock,
+            events=events,
+            snapshots=snapshots,
+            volumes=volumes,
+            secrets=store,
+            toolbox_url=lambda: self.state.toolbox_url(),  # noqa: PLW0108 - the state comes later
         )
         return ServerState(
             options=options,
@@ -240,7 +247,7 @@ class LocalServer:
             sock.setblocking(False)
             last.write_text(str(sock.getsockname()[1]))
             return sock
-        raise StartFailed(f"port {self.options.port} on 127.0.0.1 is in use or not allowed")
+        raise StartError(f"port {self.options.port} on 127.0.0.1 is in use or not allowed")
 
     def _write_runtime_file(self) -> None:
         state = self.state
@@ -300,9 +307,9 @@ def check_state_version(state_dir: Path) -> None:
         path.write_text(f"{STATE_VERSION}\n")
         return
     except (OSError, ValueError) as exc:
-        raise StartFailed(f"{path} can not be read: {exc}") from exc
+        raise StartError(f"{path} can not be read: {exc}") from exc
     if version > STATE_VERSION:
-        raise StartFailed(
+        raise StartError(
             f"{state_dir} was written by a newer daytona-kernel (format {version}); update this one"
         )
 

@@ -1,8 +1,8 @@
 """Snapshots: what new sandboxes are made from.
 
-Built in and general: ``local-python`` (the host's Python with its packages), ``local-python-bare`` (the same Python
-without them). A name ``python:PATH`` stands for an interpreter of the host. Everything else was made from a
-sandbox (a copy of its files) or registered under a name by ``POST /snapshots``.
+Built in and general: ``local-python`` (the host's Python with its packages), ``local-python-bare`` (the same
+Python without them). A name ``python:PATH`` stands for an interpreter of the host. Everything else was made
+from a sandbox (a copy of its files) or registered under a name by ``POST /snapshots``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,9 @@ class SnapshotStore:
                 continue
             self._records[record.id] = record
 
-    def __iter__(self) -> Iterable[SnapshotRecord]:  # type: ignore[override]
-        return iter(list(self._records.values()))
+    def all(self) -> list[SnapshotRecord]:
+        """All snapshots."""
+        return list(self._records.values())
 
     def files(self, record: SnapshotRecord) -> Path:
         """Where a snapshot's copy of a file system is."""

@@ -1,8 +1,9 @@
 """Passing a WebSocket through the server as bytes.
 
-After the handshake neither side is parsed: what arrives on one connection is written to the other, so frames, pings,
-close codes and reasons, and sudden ends pass exactly as they are, messages may have any size, and a message costs two
-system calls. A side that does not read makes us stop reading from the other one, so memory stays constant.
+After the handshake neither side is parsed: what arrives on one connection is written to the other, so frames,
+pings, close codes and reasons, and sudden ends pass exactly as they are, messages may have any size, and a
+message costs two system calls. A side that does not read makes us stop reading from the other one, so memory
+stays constant.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ import socket
 import struct
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 log = logging.getLogger(__name__)
 
 MAX_HEAD = 256 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes that may wait for one side before we stop reading from the other."""
-
-HeaderList = list[tuple[str, str]]
 
 
 class Side(asyncio.Protocol):
@@ -44,7 +42,7 @@ class Side(asyncio.Protocol):
         with contextlib.suppress(RuntimeError):
             transport.resume_reading()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -56,7 +54,7 @@ class Side(asyncio.Protocol):
             self.data_received(bytes(self._early))
             self._early.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: D102
         if self.peer is None:
             self._early += data
             if self._more is not None and not self._more.done():
@@ -64,20 +62,20 @@ class Side(asyncio.Protocol):
         elif self.peer.transport is not None and not self.peer.transport.is_closing():
             self.peer.transport.write(data)
 
-    def pause_writing(self) -> None:
+    def pause_writing(self) -> None:  # noqa: D102
         if self.peer is not None and self.peer.transport is not None:
             with contextlib.suppress(RuntimeError):
                 self.peer.transport.pause_reading()
 
-    def resume_writing(self) -> None:
+    def resume_writing(self) -> None:  # noqa: D102
         if self.peer is not None and self.peer.transport is not None and not self.peer.transport.is_closing():
             with contextlib.suppress(RuntimeError):
                 self.peer.transport.resume_reading()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # noqa: D102
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         if self._inner is not None:
             self._inner.connection_lost(exc)
         if not self.lost.done():
@@ -90,11 +88,16 @@ class Side(asyncio.Protocol):
             reset(self.peer.transport)
 
     async def read_early(self, count: int) -> bytes:
-        """The first `count` bytes that this side received and nobody took, or fewer if the connection ends first."""
+        """The first `count` bytes that arrived and nobody took, or fewer if the connection ends first."""
         while len(self._early) < count and not self.lost.done():
             self._more = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._more, self.lost], return_when=asyncio.FIRST_COMPLETED)
         return bytes(self._early[:count])
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self.transport is not None:
+            reset(self.transport)
 
     def write(self, data: bytes) -> None:
         """Write bytes of our own, for the handshake."""
@@ -110,7 +113,7 @@ class HandshakeSide(Side):
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._received = bytearray()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: D102
         if self.head.done():
             super().data_received(data)
             return
@@ -125,7 +128,7 @@ class HandshakeSide(Side):
         elif len(self._received) > MAX_HEAD:
             self.head.set_exception(ConnectionError("the answer to the handshake is too long"))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         if not self.head.done():
             self.head.set_exception(exc or ConnectionError("the sandbox closed the connection"))
             self.head.exception()  # marks it as seen: the waiter may be gone
@@ -135,14 +138,19 @@ class HandshakeSide(Side):
 class Hijacked(web.StreamResponse):
     """What a handler returns when it has answered on the bare connection itself."""
 
-    def __init__(self) -> None:
-        super().__init__(status=101)
+    def __init__(self, status: int = 101) -> None:
+        super().__init__(status=status)
         self.force_close()
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # type: ignore[override]
+    @property
+    def prepared(self) -> bool:
+        """Nobody may add headers any more."""
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
         """Nothing: the answer has been sent."""
 
-    async def write_eof(self, data: bytes = b"") -> None:  # type: ignore[override]
+    async def write_eof(self, data: bytes = b"") -> None:
         """Nothing: the answer has been sent."""
 
 
@@ -155,46 +163,30 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def open_handshake(path: str, target: str, headers: HeaderList) -> tuple[HandshakeSide, bytes]:
+async def open_handshake(path: str, head: bytes) -> tuple[HandshakeSide, bytes]:
     """Send an upgrade request to a daemon and return its connection and the head of its answer.
 
     ``OSError``: if there is no connection or it ends before the answer.
     """
     loop = asyncio.get_running_loop()
     _, upstream = await loop.create_unix_connection(HandshakeSide, path)
-    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
-    upstream.write(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape"))
+    upstream.write(head)
     try:
         return upstream, await upstream.head
     except BaseException:
-        assert upstream.transport is not None
-        upstream.transport.abort()
+        upstream.abort()
         raise
-
-
-def parse_head(head: bytes) -> tuple[int, CIMultiDict[str]]:
-    """Status and headers of an answer."""
-    lines = head.decode("latin-1").split("\r\n")
-    parts = lines[0].split(" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():
-        raise ConnectionError("the sandbox sent something that is not HTTP")
-    headers: CIMultiDict[str] = CIMultiDict()
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers.add(name.strip(), value.strip())
-    return int(parts[1]), headers
 
 
 async def splice(request: web.Request, upstream: HandshakeSide, head: bytes) -> web.StreamResponse:
     """Answer `request` with the daemon's 101 and pass bytes until one side ends the connection."""
     transport = request.transport
     if transport is None:
-        assert upstream.transport is not None
-        upstream.transport.abort()
+        upstream.abort()
         return Hijacked()
     protocol = request.protocol
-    # What the client sent right behind its handshake has been read by aiohttp already, into a private attribute.
+    # What the client sent right behind its handshake has been read by aiohttp already, into a private
+    # attribute.
     early = bytes(getattr(protocol, "_message_tail", b""))
     client = Side()
     client.take_over(transport, protocol)
@@ -208,8 +200,7 @@ async def splice(request: web.Request, upstream: HandshakeSide, head: bytes) -> 
     try:
         await client.lost
     except asyncio.CancelledError:
-        assert upstream.transport is not None
-        reset(upstream.transport)
-        reset(transport)
+        upstream.abort()
+        client.abort()
         raise
     return Hijacked()

@@ -6,9 +6,9 @@ import os
 import time
 from typing import Any
 
+from .booting import Sandbox
 from .clock import to_iso
 from .limits import resource_use
-from .sandboxes import Sandbox
 from .state import ServerState
 
 

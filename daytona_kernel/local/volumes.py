@@ -19,9 +19,10 @@ from .isolation import Mount
 from .records import ORGANIZATION_ID
 
 SYSTEM_TOPS = (
-    "proc", "sys", "dev", "usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "etc", "boot", "root", "run", "tmp",
-)  # fmt: skip
-"""Places that belong to the system; a volume there would break the sandbox. (/tmp itself, not what is below.)"""
+    *("proc", "sys", "dev", "usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "etc", "boot", "root"),
+    *("run", "tmp"),
+)
+"""Places that belong to the system; a volume there would break the sandbox. (/tmp itself, not below.)"""
 
 
 @dataclass
@@ -69,7 +70,7 @@ class VolumeStore:
                 continue
             self._records[record.id] = record
 
-    def list(self) -> list[VolumeRecord]:
+    def all(self) -> list[VolumeRecord]:
         """All volumes, oldest first."""
         return sorted(self._records.values(), key=lambda record: record.created_at)
 
