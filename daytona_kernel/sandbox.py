@@ -164,6 +164,12 @@ class SandboxManager:
         base = self.sandbox.toolbox_proxy_url.rstrip("/")
         return Endpoint(f"{base}/{self.sandbox.id}", headers)
 
+    async def client(self) -> AsyncDaytona:
+        """The SDK's client. Raises :class:`CredentialsError` and :class:`ConnectionFailed`."""
+        await self._connect()
+        assert self._client is not None
+        return self._client
+
     async def _connect(self) -> None:
         if self._client is not None:
             return

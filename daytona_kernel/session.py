@@ -12,12 +12,11 @@ import concurrent.futures
 import json
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import wire
 from .config import DaytonaSettings
@@ -32,8 +31,12 @@ from .errors import (
 )
 from .execution import ContextLost, Execution
 from .link import Link
+from .running import ConnectionStatus, LateOutput, Running, Sink
 from .sandbox import SandboxManager
 from .toolbox import Toolbox
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
 
 log = logging.getLogger(__name__)
 
@@ -47,42 +50,13 @@ MESSAGE_TYPES = frozenset(
     )
 )
 """What the sandbox may have published. Anything else from there is dropped: it is not trusted."""
-CONNECTION_STATUS_S = 3.0
 STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
 ATTEMPTS = 3
 
 
-class Sink(Protocol):
-    """Where a request's output goes. Called on the session's thread; must not block."""
-
-    def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
-        """Send an IOPub message with the request's parent header."""
-
-    def status(self, text: str | None) -> None:
-        """Show the person what is being waited for; ``None``: it is over."""
-
-    def notice(self, text: str) -> None:
-        """Tell the person something that must not be missed, in the cell."""
-
-    def ask(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
-        """Ask the front end for a line; called on a thread of its own. ``None`` if ``cancelled``."""
-
-
 class Interrupted(DaytonaKernelError):
     """The person interrupted the cell before any of it ran, or while nobody could reach the sandbox."""
-
-
-@dataclass
-class _Running:
-    """The request that is being served right now."""
-
-    sink: Sink
-    execution: Execution | None = None
-    interrupts: int = 0
-    sent: int = 0
-    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
-    input_cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 class Session:
@@ -108,21 +82,28 @@ class Session:
         self._link: Link | None = None
         self._ready: asyncio.Task[None] | None = None
         self._notices: list[str] = []
-        self._running: _Running | None = None
+        self._running: Running | None = None
+        self._late: LateOutput | None = None
         self._status: str | None = None
         self._ever_ready = False
         self._starter = ContextStarter(self.name, self._show_status)
         self._loop = asyncio.new_event_loop()
         self._lock = asyncio.Lock()
+        self._acquiring = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run_loop, name="daytona-session", daemon=True)
 
     # -- from any thread ---------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to get the sandbox ready, in the background."""
+    def start(self, *, prepare: bool = True) -> None:
+        """Begin to get the sandbox ready, in the background. Without ``prepare`` only when it is needed."""
         self._thread.start()
-        self._submit(self._begin())
+        if prepare:
+            self._submit(self._begin())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the session's loop; cancelling the future cancels it."""
+        return self._submit(coroutine)
 
     def execute(self, content: Content, parent: Content, sink: Sink) -> concurrent.futures.Future[Content]:
         """Run a cell; the result is the content of its ``execute_reply``, without engine fields.
@@ -180,7 +161,7 @@ class Session:
     async def _begin(self) -> None:
         self._ready = self._spawn(self._prepare())
 
-    async def _ensure_ready(self, running: _Running) -> None:
+    async def _ensure_ready(self, running: Running) -> None:
         """Wait for the sandbox; try again if the last try failed. Raises what the try raised."""
         if self._link is not None:
             return
@@ -198,7 +179,7 @@ class Session:
             raise Interrupted("Interrupted before the sandbox was ready.", hint="The cell did not run.")
         self._ready.result()
 
-    async def _announce(self, running: _Running) -> None:
+    async def _announce(self, running: Running) -> None:
         """Say what a cell waits for, once it has waited a while; take the words back at the end."""
         await asyncio.sleep(self.settings.status_after)
         shown: str | None = None
@@ -213,17 +194,29 @@ class Session:
             if shown is not None:
                 running.sink.status(None)
 
-    async def _prepare(self) -> None:
-        """From nothing, or from a lost context, to an agent that answers."""
-        if self.manager.sandbox is None:
+    async def _acquire(self) -> None:
+        """Have a sandbox, found or made, and its toolbox."""
+        async with self._acquiring:
+            if self.manager.sandbox is not None:
+                return
             await self.manager.acquire(str(self._remembered.get("sandbox_id", "")))
+            if self._remembered.get("owned") is False:
+                self.manager.owned = False
             if self.manager.notice:
                 self._notices.append(self.manager.notice)
                 self.manager.notice = ""
-            old = self._toolbox
+            await self._renew_toolbox()
+
+    async def _renew_toolbox(self) -> None:
+        old, self._toolbox = self._toolbox, None
+        if self.manager.sandbox is not None:
             self._toolbox = Toolbox(self.manager.endpoint())
-            if old is not None:
-                await old.close()
+        if old is not None:
+            await old.close()
+
+    async def _prepare(self) -> None:
+        """From nothing, or from a lost context, to an agent that answers."""
+        await self._acquire()
         assert self._toolbox is not None
         started = await self._starter.start(self._toolbox, self.execution_count)
         link, self.info = started.link, started.info
@@ -238,9 +231,69 @@ class Session:
             {
                 "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
                 "context_id": link.context_id,
+                "owned": self.manager.owned,
                 **self.info,
             }
         )
+
+    # -- for %daytona; on the session's loop -------------------------------------------------------
+
+    @property
+    def toolbox(self) -> Toolbox | None:
+        """Calls to the sandbox, once there is one."""
+        return self._toolbox
+
+    @property
+    def context_id(self) -> str:
+        """The interpreter context of the cells; empty if there is none yet."""
+        return self._link.context_id if self._link is not None else ""
+
+    async def ensure_sandbox(self) -> AsyncSandbox:
+        """The sandbox, found, made or started if need be. No context is made in it."""
+        if self.manager.sandbox is not None:
+            await self._sandbox_survives()
+        await self._acquire()
+        assert self.manager.sandbox is not None
+        return self.manager.sandbox
+
+    async def use_sandbox(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
+        """Go over to another sandbox, or with ``None`` to a new one for the next cell.
+
+        Our context in the old one is ended; the old sandbox itself is left as it is.
+        """
+        await self.forget_context()
+        async with self._acquiring:
+            self._remembered = {}
+            self.manager.sandbox, self.manager.owned = sandbox, owned
+            self.settings.sandbox = sandbox.name if sandbox is not None and not owned else ""
+            await self._renew_toolbox()
+
+    async def forget_context(self, *, delete: bool = True) -> None:
+        """Let the next cell begin in a new context: variables are lost.
+
+        A sandbox that is just being made is waited for: nobody would delete it otherwise.
+        """
+        if self._ready is not None and not self._ready.done():
+            await asyncio.wait({self._ready})
+        link, toolbox = self._link, self._toolbox
+        self._drop_link()
+        if delete and link is not None and toolbox is not None:
+            with suppress(DaytonaKernelError):
+                await toolbox.delete_context(link.context_id)
+
+    async def _repair_sandbox(self) -> None:
+        """Before a context is made anew: the sandbox may have stopped meanwhile, or be gone."""
+        try:
+            if await self.manager.ensure_started():
+                notice = "Python in the sandbox was started anew: variables are lost, files are there."
+            else:
+                notice = "The sandbox had stopped and was started again: variables are lost, files are there."
+        except SandboxGone:
+            if self.settings.sandbox:
+                raise
+            notice = "The sandbox is gone, a new one takes its place: variables and files are lost."
+        if self._ever_ready and notice not in self._notices:
+            self._notices.append(notice)
 
     # -- serving -----------------------------------------------------------------------------------
 
@@ -250,41 +303,48 @@ class Session:
 
     async def _serve(self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any) -> Content:
         async with self._lock:
-            running = self._running = _Running(sink)
+            running = self._running = Running(sink)
             keepalive: asyncio.Task[None] | None = None
             try:
                 for attempt in range(ATTEMPTS):
                     await self._ensure_ready(running)
                     keepalive = keepalive or self._spawn(self.manager.keep_alive())
-                    request = self._envelope(kind, content, parent, **extra)
+                    late_from = await self._late.stop() if self._late is not None else None
+                    request = self._envelope(kind, content, parent, late_from=late_from, **extra)
                     done = await self._attempt(request, running, last=attempt == ATTEMPTS - 1)
                     if done is not None:
-                        return self._finish(done)
+                        return self._finish(done, running)
                 raise AssertionError("unreachable")
+            except DaytonaKernelError:
+                if kind == "execute" and content["store_history"]:
+                    self.execution_count += 1
+                raise
             finally:
                 self._running = None
                 running.input_cancelled.set()
                 if keepalive is not None:
                     keepalive.cancel()
 
-    def _finish(self, done: Content) -> Content:
+    def _finish(self, done: Content, running: Running) -> Content:
+        """Take up what the agent said at the end, and get ready for the next request."""
         state = done.get("state")
-        if isinstance(state, dict) and isinstance(state.get("execution_count"), int):
+        state = state if isinstance(state, dict) else {}
+        if isinstance(state.get("execution_count"), int):
             self.execution_count = state["execution_count"]
-        if self._link is not None:
-            self._link.warm_up()
+        execution, link = running.execution, self._link
+        if execution is not None and execution.request["type"] == "execute":
+            self._late = LateOutput(execution, running.sink)
+        if link is not None:
+            link.warm_up()
+            if self._late is not None and state.get("background"):
+                self._late.start(link.toolbox, link.spool, state.get("position"))
         reply = done.get("reply")
-        return (
-            reply
-            if isinstance(reply, dict)
-            else {"status": "error", "ename": "", "evalue": "", "traceback": []}
-        )
+        failed = {"status": "error", "ename": "", "evalue": "", "traceback": []}
+        return reply if isinstance(reply, dict) else failed
 
-    async def _attempt(self, request: Content, running: _Running, *, last: bool) -> Content | None:
+    async def _attempt(self, request: Content, running: Running, *, last: bool) -> Content | None:
         """Send a request once. ``None``: it certainly did not run, and the way is free to send it again."""
-        assert self._link is not None
-        execution = self._execution(request, running)
-        running.execution = execution
+        execution = running.execution = self._execution(request, running)
         if self._notices and request["type"] == "execute":
             for text in self._notices:
                 running.sink.notice(text)
@@ -292,9 +352,10 @@ class Session:
         try:
             return await self._run(execution, running)
         except ContextLost as lost:
-            await self._context_lost(lost, died=lost.died or execution.started)
-            if lost.started or execution.started:
-                raise self._death(lost) from lost
+            error = await self._explain_loss(lost, started=lost.started or execution.started)
+            self._drop_context()
+            if error is not None:
+                raise error from lost
             if last:
                 raise SandboxProtocolError(
                     "The sandbox's interpreter refused the cell several times; it did not run.",
@@ -303,22 +364,29 @@ class Session:
             return None
         except ConnectionFailed:
             # Nothing was sent. The control plane knows whether the sandbox is there at all.
-            if last or await self._sandbox_survives():
+            if last or await self._sandbox_runs():
                 raise
+            self._drop_context()
             return None
 
-    def _execution(self, request: Content, running: _Running) -> Execution:
-        status = _ConnectionStatus(self, running)
+    def _execution(self, request: Content, running: Running) -> Execution:
+        status = ConnectionStatus(running)
+
+        # What is printed while a question is answered belongs to the last cell, not to the question.
+        sink = running.sink
+        if request["type"] not in ("execute", "comm") and self._late is not None:
+            sink = self._late.sink
 
         def on_frame(frame: wire.Frame) -> None:
-            self._on_frame(frame, running)
+            self._on_frame(frame, running, sink)
 
         def on_text(name: str, text: str) -> None:
-            running.sink.publish("stream", {"name": name, "text": text}, {}, ())
+            sink.publish("stream", {"name": name, "text": text}, {}, ())
 
-        return Execution(request, on_frame, on_text, status.set)
+        previous = self._late.execution if self._late is not None else None
+        return Execution(request, on_frame, on_text, status.set, previous=previous)
 
-    async def _run(self, execution: Execution, running: _Running) -> Content:
+    async def _run(self, execution: Execution, running: Running) -> Content:
         """Run it, and meanwhile notice a sandbox that goes away and a person who gives up."""
         assert self._link is not None
         run = asyncio.ensure_future(self._link.run(execution))
@@ -339,7 +407,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(run, watch, abandoned, return_exceptions=True)
 
-    async def _watch_started(self, execution: Execution, running: _Running) -> None:
+    async def _watch_started(self, execution: Execution, running: Running) -> None:
         """While the connection is lost, ask the control plane whether the sandbox is still there."""
         while True:
             await asyncio.sleep(STATE_CHECK_S)
@@ -347,64 +415,49 @@ class Session:
                 await self._signal(running)
             if execution.connected is not False:
                 continue
-            if not await self._sandbox_survives(repair=False):
-                self._drop_link()
+            if not await self._sandbox_runs():
+                self._drop_context()
                 raise SandboxGone(
                     "The sandbox stopped while the cell was running."
                     if execution.started
                     else "The sandbox stopped before the cell was confirmed to have begun."
                 )
 
-    async def _sandbox_survives(self, *, repair: bool = True) -> bool:
-        """Whether the sandbox has run without a break.
+    async def _sandbox_runs(self) -> bool:
+        """Whether the control plane has the sandbox as started; ``True`` if it can not be asked."""
+        return self.manager.sandbox is not None and await self.manager.state() in ("started", "")
 
-        With ``repair`` it is started, or a new one will be made.
-        """
-        try:
-            if not repair:
-                sandbox = self.manager.sandbox
-                if sandbox is None:
-                    return False
-                state = await self.manager.state()
-                return state in ("started", "")
-            if await self.manager.ensure_started():
-                return True
-            notice = "The sandbox had stopped and was started again: files are there, variables are lost."
-        except SandboxGone:
-            if self.settings.sandbox:
-                raise
-            notice = "The sandbox is gone, a new one takes its place: variables and files are lost."
-        except DaytonaKernelError as exc:
-            log.warning("the sandbox's state is not known: %s", exc)
-            return True
-        self._drop_link()
-        if notice not in self._notices:
-            self._notices.append(notice)
-        return False
-
-    def _drop_link(self) -> None:
-        link, self._link, self._ready = self._link, None, None
+    def _drop_context(self) -> None:
+        """Forget the context: the next request gets a new one, and hears of the lost variables."""
+        link, self._link, self._ready, self._late = self._link, None, None, None
         if link is not None:
             self._spawn(link.close())
-
-    async def _context_lost(self, lost: ContextLost, *, died: bool) -> None:
-        """Forget the context; the next request gets a new one and hears of the lost variables."""
-        link = self._link
-        self._drop_link()
-        if link is not None:
             # A dead context stays wedged on the real daemon (observed on v0.190.0): it is never used again.
             self._spawn(self._delete_context(link.context_id))
-        if not died and not await self._sandbox_survives():
-            return
-        if self._ever_ready:
-            self._notices.append(
-                "Python in the sandbox was started anew: variables are lost, files are there."
-            )
 
-    def _death(self, lost: ContextLost) -> DaytonaKernelError:
+    async def _explain_loss(self, lost: ContextLost, *, started: bool) -> DaytonaKernelError | None:
+        """The error for a cell whose context was lost while it ran; ``None`` if it had not begun."""
+        if not started:
+            return None
+        if not await self._sandbox_runs():
+            return SandboxGone("The sandbox stopped while the cell was running.")
         if lost.died:
-            return SandboxProcessDied("The Python process in the sandbox died while the cell was running.")
+            cause = await self._cause_of_death()
+            return SandboxProcessDied(f"The Python process in the sandbox died while the cell was running: {cause}.")
         return ExecutionUnknown(f"{lost.message} The cell had begun; its end is not known.")
+
+    async def _cause_of_death(self) -> str:
+        """What the agent's obituary says, in a few words."""
+        note = b""
+        if self._link is not None and self._link.spool:
+            with suppress(DaytonaKernelError):
+                note = await self._link.toolbox.download(f"{self._link.spool}/died") or b""
+        first = note.decode("utf-8", "replace").split("\n", 1)[0].strip()[:100]
+        if first.startswith("exit code "):
+            return f"it ended itself with {first}"
+        if first:
+            return first.removeprefix("Fatal Python error: ")
+        return "it was killed (SIGKILL or another signal that leaves no trace; it may have run out of memory)"
 
     async def _delete_context(self, context_id: str) -> None:
         if self._toolbox is not None:
@@ -413,20 +466,21 @@ class Session:
 
     # -- what comes from the sandbox ---------------------------------------------------------------
 
-    def _on_frame(self, frame: wire.Frame, running: _Running) -> None:
+    def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink) -> None:
         if frame.type in MESSAGE_TYPES:
-            running.sink.publish(frame.type, frame.content, frame.metadata, frame.buffers)
+            sink.publish(frame.type, frame.content, frame.metadata, frame.buffers)
         elif frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
         else:
             log.warning("the sandbox sent a message of unknown type %.40r", frame.type)
 
-    async def _answer_input(self, content: Content, running: _Running) -> None:
+    async def _answer_input(self, content: Content, running: Running) -> None:
         request_id = content.get("request_id")
         if not isinstance(request_id, str) or not request_id.isalnum() or self._link is None:
             return
         prompt, password = str(content.get("prompt", "")), bool(content.get("password"))
-        value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
+        async with running.asking:
+            value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
         if value is None or self._toolbox is None or self._link is None:
             return
         answer = json.dumps({"value": value}) + "\n"
@@ -457,11 +511,11 @@ class Session:
         else:
             self._spawn(self._interrupt_when_started(execution, running))
 
-    async def _interrupt_when_started(self, execution: Execution, running: _Running) -> None:
+    async def _interrupt_when_started(self, execution: Execution, running: Running) -> None:
         await execution.has_started.wait()
         await self._signal(running)
 
-    async def _signal(self, running: _Running) -> None:
+    async def _signal(self, running: Running) -> None:
         """Send SIGINT to the worker's process group, so that children of the cell get it, too."""
         assert self._toolbox is not None
         running.sent = running.interrupts
@@ -477,7 +531,7 @@ class Session:
         if running.interrupts >= 2:
             self._spawn(self._tell_stubborn(running))
 
-    async def _tell_stubborn(self, running: _Running) -> None:
+    async def _tell_stubborn(self, running: Running) -> None:
         await asyncio.sleep(STUBBORN_S)
         if self._running is running and running.execution is not None and running.execution.result is None:
             running.sink.notice("The cell does not react to interrupts; restart the kernel to end it.")
@@ -487,6 +541,8 @@ class Session:
         if self._ready is not None and not self._ready.done():
             self._ready.cancel()
             await asyncio.gather(self._ready, return_exceptions=True)
+        if self._late is not None:
+            await self._late.stop()
         if link is not None and toolbox is not None:
             if idle:
                 await self._say_goodbye(link)
@@ -520,41 +576,6 @@ class Session:
         task.add_done_callback(self._background.discard)
         task.add_done_callback(_log_failure)
         return task
-
-
-class _ConnectionStatus:
-    """Tells the person of a lost connection once it has lasted, and takes the words back."""
-
-    def __init__(self, session: Session, running: _Running) -> None:
-        self._session = session
-        self._running = running
-        self._timer: asyncio.TimerHandle | None = None
-        self._since = 0.0
-        self._id = ""
-
-    def set(self, connected: bool) -> None:
-        if self._running.execution is not None:
-            self._running.execution.connected = connected
-        if not connected and self._timer is None and not self._id:
-            self._since = time.monotonic()
-            self._timer = self._session._loop.call_later(CONNECTION_STATUS_S, self._show)
-        elif connected:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._id:
-                self._publish("update_display_data", "")
-                self._id = ""
-
-    def _show(self) -> None:
-        self._timer, self._id = None, f"daytona-{uuid.uuid4().hex}"
-        self._publish(
-            "display_data", "The connection to the sandbox is lost; the cell goes on there. Reconnecting …"
-        )
-
-    def _publish(self, type: str, text: str) -> None:
-        content = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": self._id}}
-        self._running.sink.publish(type, content, {}, ())
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:
