@@ -90,6 +90,10 @@ class Child:
         await end_tree(lambda: session_members(self.pid), grace_seconds)
         await self.wait()
 
+    def kill_session(self) -> None:
+        """Send SIGKILL to its whole session: the jobs of an interactive shell have groups of their own."""
+        signal_all(session_members(self.pid), signal.SIGKILL)
+
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group; does nothing when nobody is left in it."""
         try:
@@ -192,24 +196,25 @@ class PipeReader:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(fd, self._read)
 
-    def _read(self) -> bool:
-        """Read once; tell whether more may be waiting."""
+    def _read(self) -> int:
+        """Read once; give the number of bytes, 0 if there is nothing (any more)."""
         try:
             data = os.read(self._fd, READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
+            return 0
         except OSError:  # EIO: the other side of a terminal is gone
             data = b""
         if not data:
             self.close()
-            return False
+            return 0
         self._on_data(data)
-        return True
+        return len(data)
 
     def drain(self) -> None:
-        """Take what is there now, without waiting for more."""
-        while not self.ended.done() and self._read():
-            pass
+        """Take what is there now: at most what a pipe holds, since somebody may be writing without end."""
+        taken = 0
+        while taken < PIPE_BYTES and not self.ended.done() and (count := self._read()):
+            taken += count
 
     def pause(self) -> None:
         """Stop reading; the writer blocks once the pipe is full."""
