@@ -28,7 +28,7 @@ def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Return a page of a running JupyterLab, in a running browser."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed (extra: lab)")
     pytest.importorskip("selenium", reason="selenium is not installed (extra: test)")
-    from .lab import LabPage, chromium, lab_server, missing
+    from .lab import LabPage, chromium, lab_server, missing, private_sandboxes
 
     if reason := missing():
         pytest.skip(reason)
@@ -41,8 +41,13 @@ def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "IPYTHONDIR": str(home / "ipython"),
+        "DAYTONA_LOCAL_DIR": str(home / "local"),
     }
-    with lab_server(lab_folder, environment) as url, chromium(home / "profile") as driver:
+    with (
+        private_sandboxes(environment),
+        lab_server(lab_folder, environment) as url,
+        chromium(home / "profile") as driver,
+    ):
         yield LabPage(driver, url)
 
 

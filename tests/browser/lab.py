@@ -49,6 +49,16 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
+def private_sandboxes(env: dict[str, str]) -> Iterator[None]:
+    """Stop the local sandbox server of *env* in the end; it is started by the first kernel that needs it."""
+    try:
+        yield
+    finally:
+        command = [sys.executable, "-m", "daytona_kernel.cli", "local", "stop"]
+        subprocess.run(command, env=env, check=True, capture_output=True, timeout=60)
+
+
+@contextlib.contextmanager
 def lab_server(folder: Path, env: dict[str, str]) -> Iterator[str]:
     """Run JupyterLab on *folder* and yield the address of its start page, token included."""
     settings = folder / ".lab"
@@ -174,6 +184,8 @@ class LabPage:
     def until_idle(self) -> None:
         """Wait until the kernel is connected and idle, as the indicator in the toolbar shows it."""
         self.find(self.CELLS)
+        # Before the page has a kernel it calls itself idle too, and forgets what it is told to run.
+        self.until(lambda _: self.kernel_name() not in ("", "No Kernel"), "a kernel")
         self.find(f"{self.NOTEBOOK} .jp-Notebook-ExecutionIndicator[data-status='idle']")
 
     def kernel_name(self) -> str:
@@ -207,6 +219,11 @@ class LabPage:
     def prompt(self, index: int) -> str:
         """Return ``[1]:``, ``[*]:`` and so on."""
         return str(self.cell(index).find_element(By.CSS_SELECTOR, ".jp-InputPrompt").text)
+
+    def prompts(self) -> list[str]:
+        """Return the prompts of all code cells that are on the page, in order."""
+        found = self.driver.find_elements(By.CSS_SELECTOR, f"{self.CELLS} .jp-InputPrompt")
+        return [element.text for element in found if element.text.strip()]
 
     def until_done(self, index: int) -> None:
         """Wait until the cell has an execution number."""
