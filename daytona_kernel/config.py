@@ -6,6 +6,7 @@ environment variables, then the default.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Any
@@ -29,16 +30,23 @@ from .errors import ConfigurationError
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE)
 
+_DURATION_HINT = "Write it like 45s, 30m, 1h30m or 7d."
+_ON_SHUTDOWN = ("auto", "stop", "delete", "keep")
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+_BACKENDS = ("auto", "daytona", "local")
 
-def parse_duration_s(text: str | float) -> float:
+
+def parse_duration_s(text: object) -> float:
     """Seconds of a human duration: ``30m``, ``1h30m``, ``7d``; a bare number is seconds.
 
     Raises :class:`ConfigurationError` for anything else, negative numbers included.
     """
     if isinstance(text, (int, float)):
-        if text < 0:
-            raise ConfigurationError(f"A duration can not be negative: {text}.")
+        if not 0 <= text < math.inf:
+            raise ConfigurationError(f"A duration can not be {text}.")
         return float(text)
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{text!r} is not a duration.", hint=_DURATION_HINT)
     position, total = 0, 0.0
     stripped = text.strip()
     while position < len(stripped):
@@ -48,7 +56,7 @@ def parse_duration_s(text: str | float) -> float:
         total += float(match[1]) * _UNITS_S[match[2].lower()]
         position = match.end()
     if not stripped or position < len(stripped):
-        raise ConfigurationError(f"{text!r} is not a duration.", hint="Write it like 45s, 30m, 1h30m or 7d.")
+        raise ConfigurationError(f"{text!r} is not a duration.", hint=_DURATION_HINT)
     return total
 
 
@@ -63,7 +71,7 @@ class Duration(TraitType):  # type: ignore[type-arg]
             return None
         try:
             return parse_duration_s(value)
-        except (ConfigurationError, TypeError) as exc:
+        except ConfigurationError as exc:
             raise TraitError(str(exc)) from exc
 
 
@@ -75,7 +83,7 @@ class DaytonaSettings(LoggingConfigurable):
     """Which service to use, which sandbox, and what to do with it."""
 
     backend = CaselessStrEnum(
-        ["auto", "daytona", "local"],
+        _BACKENDS,
         default_value="auto",
         help="Where sandboxes live: 'daytona' (the service; needs credentials), 'local' (the embedded server "
         "on this machine), or 'auto': the service if there are credentials, else local. "
@@ -125,7 +133,7 @@ class DaytonaSettings(LoggingConfigurable):
         "Default 7d. Headless runs delete theirs at once.",
     ).tag(config=True)
     on_shutdown = CaselessStrEnum(
-        ["auto", "stop", "delete", "keep"],
+        _ON_SHUTDOWN,
         default_value="auto",
         help="What becomes of the sandbox when the kernel ends. auto: a notebook stops its own (files stay), "
         "a headless run deletes its own, one that was named is kept as it is.",
@@ -142,9 +150,13 @@ class DaytonaSettings(LoggingConfigurable):
         config=True
     )
 
+    def __init__(self, **kwargs: Any) -> None:
+        self._problems: list[str] = []
+        super().__init__(**kwargs)
+
     @default("backend")
     def _default_backend(self) -> str:
-        return _env("DAYTONA_KERNEL_BACKEND", "auto")
+        return self._choice("DAYTONA_KERNEL_BACKEND", _BACKENDS)
 
     @default("sandbox")
     def _default_sandbox(self) -> str:
@@ -160,24 +172,46 @@ class DaytonaSettings(LoggingConfigurable):
 
     @default("auto_stop")
     def _default_auto_stop(self) -> float | None:
-        text = _env("DAYTONA_KERNEL_AUTO_STOP")
-        return parse_duration_s(text) if text else None
+        return self._duration("DAYTONA_KERNEL_AUTO_STOP", None)
 
     @default("on_shutdown")
     def _default_on_shutdown(self) -> str:
-        return _env("DAYTONA_KERNEL_ON_SHUTDOWN", "auto")
+        return self._choice("DAYTONA_KERNEL_ON_SHUTDOWN", _ON_SHUTDOWN)
 
     @default("headless")
     def _default_headless(self) -> bool:
-        return _env("DAYTONA_KERNEL_HEADLESS").lower() in ("1", "true", "yes")
+        return self._switch("DAYTONA_KERNEL_HEADLESS")
 
     @default("network_block_all")
     def _default_network_block_all(self) -> bool:
-        return _env("DAYTONA_KERNEL_NETWORK_BLOCK_ALL").lower() in ("1", "true", "yes")
+        return self._switch("DAYTONA_KERNEL_NETWORK_BLOCK_ALL")
 
     @default("create_timeout")
-    def _default_create_timeout(self) -> float:
-        return parse_duration_s(_env("DAYTONA_KERNEL_CREATE_TIMEOUT", "120"))
+    def _default_create_timeout(self) -> float | None:
+        return self._duration("DAYTONA_KERNEL_CREATE_TIMEOUT", 120.0)
+
+    # A value that can not be used is noted, and told by `check`: the kernel must live to say so.
+
+    def _choice(self, variable: str, choices: tuple[str, ...]) -> str:
+        """One of ``choices``, the first of which is the default."""
+        text = _env(variable).strip().lower()
+        if text and text not in choices:
+            self._problems.append(f"{variable} is {text!r}; it can be {', '.join(choices)}.")
+        return text if text in choices else choices[0]
+
+    def _duration(self, variable: str, fallback: float | None) -> float | None:
+        text = _env(variable)
+        try:
+            return parse_duration_s(text) if text else fallback
+        except ConfigurationError as exc:
+            self._problems.append(f"{variable}: {exc}")
+            return fallback
+
+    def _switch(self, variable: str) -> bool:
+        text = _env(variable).strip().lower()
+        if text not in _YES and text not in _NO:
+            self._problems.append(f"{variable} is {text!r}; it can be 1 or 0.")
+        return text in _YES
 
     @validate("api_url")
     def _validate_api_url(self, proposal: Any) -> str:
@@ -188,6 +222,10 @@ class DaytonaSettings(LoggingConfigurable):
 
         Raises :class:`ConfigurationError` with the rule in its message.
         """
+        for name in self.trait_names(config=True):
+            getattr(self, name)
+        if self._problems:
+            raise ConfigurationError(self._problems[0])
         if self.snapshot and self.image:
             raise ConfigurationError("A sandbox is made from a snapshot or from an image, not from both.")
         if (self.cpu or self.memory_gib or self.disk_gib) and not self.image:

@@ -127,7 +127,7 @@ def ipython_hash() -> str:
 
 
 def ipython_zip() -> bytes:
-    """The closure as a zip archive of modules and metadata, without tests and caches; about 4 MB.
+    """The closure as a zip archive of modules and metadata, without tests and caches; about 3 MB.
 
     Raises :class:`NoPureIPython` if IPython itself is not among what can be packed.
     """
@@ -146,6 +146,12 @@ def ipython_zip() -> bytes:
 
 def _wanted(path: str) -> bool:
     parts = path.split("/")
-    if path.startswith("..") or "__pycache__" in parts or "tests" in parts or path.endswith(".pyc"):
+    if (
+        path.startswith("..")
+        or "__pycache__" in parts
+        or "tests" in parts
+        or path.endswith((".pyc", "RECORD"))
+    ):
         return False
-    return "third_party" not in parts or "typeshed" in path  # jedi's Django stubs are of no use here
+    # of jedi's stubs the standard library's alone: the rest is for packages that bring their own sources
+    return "third_party" not in parts or "typeshed/stdlib/" in path
