@@ -86,9 +86,7 @@ class ContextStarter:
             context_id = await self._create_context(toolbox)
             link = Link(toolbox, context_id)
             try:
-                return await asyncio.wait_for(
-                    self._bootstrap(link, capture, execution_count), BOOTSTRAP_TIMEOUT_S
-                )
+                return await self._bootstrap(link, capture, execution_count)
             except (ContextLost, asyncio.TimeoutError, SandboxProtocolError) as exc:
                 log.warning("the agent did not start (capture %s): %s", capture, exc or type(exc).__name__)
                 await link.close()
@@ -167,7 +165,7 @@ async def _greet(link: Link, request: Content, code: str | None) -> Content:
     """
     stray: list[str] = []
     execution = Execution(request, lambda frame: None, lambda name, text: stray.append(text), code=code)
-    done = await link.run(execution)
+    done = await asyncio.wait_for(link.run(execution), BOOTSTRAP_TIMEOUT_S)
     info = done.get("reply")
     if not isinstance(info, dict) or info.get("status") != "ok":
         raise SandboxProtocolError(f"The kernel's agent could not start: {''.join(stray)[-500:] or info}")

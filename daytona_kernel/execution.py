@@ -63,6 +63,8 @@ class Execution:
     on_frame: Callable[[wire.Frame], None]
     on_text: Callable[[str, str], None] = lambda name, text: None
     on_connection: Callable[[bool], None] = lambda connected: None
+    previous: Execution | None = None
+    """The cell before, whose late output may come first on this execution's socket."""
     code: str | None = None
     """Source to send instead of the plain request: a context's first execution brings the agent along."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +88,9 @@ class Execution:
 
     def feed(self, line: wire.Line) -> None:
         """Take a line from the socket or from the spool. Raises :class:`wire.Gap`."""
+        if self.previous is not None and line.execution_id == self.previous.id:
+            self.previous.feed(line)
+            return
         frame = self.receiver.feed(line)
         if frame is None:
             return
@@ -152,12 +157,15 @@ class SocketReader:
 class SpoolReader:
     """Reads the agent's files of one execution, segment by segment, from where the last read ended."""
 
-    def __init__(self, toolbox: Toolbox, directory: str, execution: Execution) -> None:
+    def __init__(self, toolbox: Toolbox, directory: str, execution: Execution, position: Any = None) -> None:
+        """``position``: segment and byte to begin at, as the agent gave it; else the beginning."""
         self._toolbox = toolbox
         self._directory = directory
         self._execution = execution
         self._segment: int | None = None
         self._offset = 0
+        if isinstance(position, list) and len(position) == 2 and all(type(n) is int for n in position):
+            self._segment, self._offset = position
         self._splitter = wire.Splitter()
         self.found = False
 

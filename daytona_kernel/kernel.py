@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -339,6 +340,14 @@ class DaytonaKernelApp(IPKernelApp):
     kernel_class = Type(DaytonaKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
     classes = List([*IPKernelApp.classes, DaytonaSettings])
     capture_fd_output = False
+
+    def init_kernel(self) -> None:
+        """Have our own log written where the application's goes, at its level (``DAYTONA_KERNEL_LOG``)."""
+        log = logging.getLogger("daytona_kernel")
+        log.setLevel(os.environ.get("DAYTONA_KERNEL_LOG", "").upper() or self.log.level)
+        log.handlers = self.log.handlers
+        log.propagate = False
+        super().init_kernel()
 
     def init_iopub(self, context: Any) -> None:
         """Open the IOPub channel without ZMQ's limit of 1000 messages, beyond which it drops them unseen."""

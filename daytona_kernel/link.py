@@ -215,7 +215,8 @@ class Link:
         while execution.result is None:
             try:
                 new = await reader.read()
-                execution.on_connection(True)
+                if reader.found:  # a 404 may also come from a proxy whose sandbox is gone
+                    execution.on_connection(True)
                 if new:
                     self._acknowledge(execution, 0, force=True)
             except DaytonaKernelError:

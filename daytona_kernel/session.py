@@ -15,8 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import wire
 from .config import DaytonaSettings
@@ -216,6 +215,8 @@ class Session:
 
     async def _prepare(self) -> None:
         """From nothing, or from a lost context, to an agent that answers."""
+        if self.manager.sandbox is not None:
+            await self._repair_sandbox()
         await self._acquire()
         assert self._toolbox is not None
         started = await self._starter.start(self._toolbox, self.execution_count)
@@ -250,8 +251,9 @@ class Session:
 
     async def ensure_sandbox(self) -> AsyncSandbox:
         """The sandbox, found, made or started if need be. No context is made in it."""
-        if self.manager.sandbox is not None:
-            await self._sandbox_survives()
+        if self.manager.sandbox is not None and not await self._sandbox_runs():
+            self._drop_context()
+            await self._repair_sandbox()
         await self._acquire()
         assert self.manager.sandbox is not None
         return self.manager.sandbox
@@ -276,7 +278,7 @@ class Session:
         if self._ready is not None and not self._ready.done():
             await asyncio.wait({self._ready})
         link, toolbox = self._link, self._toolbox
-        self._drop_link()
+        self._drop_context(delete=False)
         if delete and link is not None and toolbox is not None:
             with suppress(DaytonaKernelError):
                 await toolbox.delete_context(link.context_id)
@@ -288,9 +290,11 @@ class Session:
                 notice = "Python in the sandbox was started anew: variables are lost, files are there."
             else:
                 notice = "The sandbox had stopped and was started again: variables are lost, files are there."
+                await self._renew_toolbox()
         except SandboxGone:
             if self.settings.sandbox:
                 raise
+            self._remembered = {}
             notice = "The sandbox is gone, a new one takes its place: variables and files are lost."
         if self._ever_ready and notice not in self._notices:
             self._notices.append(notice)
@@ -427,13 +431,14 @@ class Session:
         """Whether the control plane has the sandbox as started; ``True`` if it can not be asked."""
         return self.manager.sandbox is not None and await self.manager.state() in ("started", "")
 
-    def _drop_context(self) -> None:
+    def _drop_context(self, *, delete: bool = True) -> None:
         """Forget the context: the next request gets a new one, and hears of the lost variables."""
         link, self._link, self._ready, self._late = self._link, None, None, None
         if link is not None:
             self._spawn(link.close())
-            # A dead context stays wedged on the real daemon (observed on v0.190.0): it is never used again.
-            self._spawn(self._delete_context(link.context_id))
+            if delete:
+                # A dead context stays wedged on the real daemon (observed on v0.190.0): it is not used again.
+                self._spawn(self._delete_context(link.context_id))
 
     async def _explain_loss(self, lost: ContextLost, *, started: bool) -> DaytonaKernelError | None:
         """The error for a cell whose context was lost while it ran; ``None`` if it had not begun."""
@@ -443,7 +448,9 @@ class Session:
             return SandboxGone("The sandbox stopped while the cell was running.")
         if lost.died:
             cause = await self._cause_of_death()
-            return SandboxProcessDied(f"The Python process in the sandbox died while the cell was running: {cause}.")
+            return SandboxProcessDied(
+                f"The Python process in the sandbox died while the cell was running: {cause}."
+            )
         return ExecutionUnknown(f"{lost.message} The cell had begun; its end is not known.")
 
     async def _cause_of_death(self) -> str:

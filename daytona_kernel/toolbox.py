@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
 CALL_TIMEOUT_S = 30.0
+UNNOTICED = {"X-Daytona-Skip-Last-Activity-Update": "true"}
+"""For calls that only look: an idle notebook must not keep its sandbox from stopping."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Toolbox:
 
     async def download(self, path: str, offset: int = 0) -> bytes | None:
         """Bytes of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {**UNNOTICED, **({"Range": f"bytes={offset}-"} if offset else {})}
         async with await self._request(
             "GET", "/files/download", params={"path": path}, headers=headers
         ) as answer:
@@ -134,7 +136,7 @@ class Toolbox:
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
-        async with await self._request("GET", "/files", params={"path": path}) as answer:
+        async with await self._request("GET", "/files", params={"path": path}, headers=UNNOTICED) as answer:
             if answer.status == 404:
                 return None
             await _raise_for_status(answer)

@@ -18,7 +18,7 @@ from typing import Any
 from .interrupts import Interrupts
 from .outbox import Outbox
 from .service import Agent, Parts
-from .spool import Spool
+from .spool import SpoolDirectory
 from .stdin import CommandStdin, main_thread
 from .streams import Capture, OutStream
 from .world import put_right
@@ -72,7 +72,7 @@ def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
     asyncio.set_event_loop(loop)
     interrupts = Interrupts()
     interrupts.install()
-    spool = Spool(options["name"])
+    spool = SpoolDirectory(options["name"])
     capturing = options.get("capture", True)
     protocol_fd = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) if capturing else 1
     outbox = Outbox(protocol_fd, interrupts, spool)

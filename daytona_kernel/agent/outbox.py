@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import wire
 from .interrupts import Interrupts
-from .spool import Spool
+from .spool import Recording, SpoolDirectory
 
 FLUSH_CHARS = 64 * 1024
 """Pending characters that are written out without the usual delay."""
@@ -40,20 +40,31 @@ IDLE_CHARS = 16 * 1024 * 1024
 """Most text kept from background threads while no execution runs; then the oldest goes."""
 
 
+class _Track:
+    """The lines of one execution: how many there are, and where they are kept."""
+
+    def __init__(self, directory: SpoolDirectory, execution_id: str) -> None:
+        self.id = execution_id
+        self.number = 0
+        self.recording = Recording(directory, execution_id)
+
+
 class Outbox:
     """All output of the context. Producers may be in any thread, and in ``__del__`` methods."""
 
-    def __init__(self, protocol_fd: int, interrupts: Interrupts, spool: Spool) -> None:
+    def __init__(self, protocol_fd: int, interrupts: Interrupts, directory: SpoolDirectory) -> None:
         self.entries: deque[tuple[Any, ...]] = deque()
         self.pending_chars = 0
         self.compress_over_chars = wire.NO_COMPRESSION
         self._protocol_fd = protocol_fd
         self._interrupts = interrupts
-        self._spool = spool
+        self._directory = directory
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._id = ""
-        self._number = 0
+        self._track: _Track | None = None
+        self._cell: _Track | None = None
+        self._old: list[_Track] = []
+        self._live = False
         self._armed = False
         self._wanted, self._hurry, self._space = threading.Event(), threading.Event(), threading.Event()
         self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
@@ -92,40 +103,66 @@ class Outbox:
         self._hurry.set()
         self._wanted.set()
         while (
-            self.pending_chars >= FULL_CHARS and self._id and threading.current_thread() is not self._flusher
+            self.pending_chars >= FULL_CHARS
+            and self._live
+            and threading.current_thread() is not self._flusher
         ):
             self._space.clear()
             self._space.wait(0.1)
 
     # -- executions --------------------------------------------------------------------------------
 
-    def begin(self, execution_id: str) -> None:
-        """From now on, output belongs to this execution; what waits from before goes to it, too."""
+    def begin(self, execution_id: str, *, cell: bool = True, late_from: int | None = None) -> None:
+        """From now on, output belongs to this execution.
+
+        What came between executions belongs to the last cell, and goes out first: its lines from
+        ``late_from`` on, the first that the kernel does not have. A request that is no ``cell`` only
+        interrupts the cell's time.
+        """
         with self._interrupts.hold(), self._lock:
-            self._id, self._number = execution_id, 0
+            self._drain()
+            for track in self._old:
+                track.recording.discard()
+            self._old.clear()
+            if self._cell is not None:
+                if late_from is not None and self._cell.number > late_from:
+                    self._resend(self._cell, late_from)
+                if cell:
+                    self._cell.recording.discard()
+            self._track = _Track(self._directory, execution_id)
+            if cell:
+                self._cell = self._track
             self._sent.clear()
             self._sent_bytes = 0
             self._detached = False
-            self._spool.begin(execution_id)
+            self._live = True
 
     def end(self) -> None:
-        """The execution is over: output waits for the next one."""
+        """The execution is over: output from now on is late output of the last cell, and only recorded."""
         with self._interrupts.hold(), self._lock:
-            self._id = ""
-            self._spool.close()
+            self._live = False
+            if self._track is not self._cell and self._track is not None:
+                self._old.append(self._track)
+                self._track = self._cell
 
     def resend(self, number: int) -> None:
         """Send the lines of the last execution again, from ``number`` on: its client lost the connection."""
-        for line in self._spool.read(number):
-            self.write_protocol(json.dumps({"type": "stdout", "text": line}).encode("ascii") + b"\n")
+        with self._interrupts.hold(), self._lock:
+            track = self._old[-1] if self._old else self._track
+            if track is not None:
+                self._resend(track, number)
+
+    def position(self) -> tuple[int, int]:
+        """Segment and byte at which the last cell's recording ends just now."""
+        return self._cell.recording.position() if self._cell is not None else (0, 0)
 
     @property
     def active(self) -> bool:
         """Whether an execution is running."""
-        return bool(self._id)
+        return self._live
 
     def flush(self) -> None:
-        """Write out all that is pending. Does nothing while no execution runs, or in a forked child."""
+        """Write out all that is pending. Does nothing before the first execution, or in a forked child."""
         if os.getpid() != self._pid:
             return
         with self._interrupts.hold(), self._lock:
@@ -140,23 +177,24 @@ class Outbox:
     # -- below: with the lock held -----------------------------------------------------------------
 
     def _drain(self) -> None:
-        if not self._id:
+        track = self._track
+        if track is None:
             self._drop_excess()
             return
         lines: list[str] = []
         chars = 0
-        first = self._number
+        first = track.number
         for type, content, metadata, buffers in self._messages():
-            frame = wire.Frame(self._id, type, content, metadata, buffers)
-            for line in wire.encode(frame, self._number, self.compress_over_chars):
+            frame = wire.Frame(track.id, type, content, metadata, buffers)
+            for line in wire.encode(frame, track.number, self.compress_over_chars):
                 if lines and chars + len(line) > CHUNK_CHARS:
-                    self._send(first, lines)
-                    lines, chars, first = [], 0, self._number
+                    self._send(track, first, lines)
+                    lines, chars, first = [], 0, track.number
                 lines.append(line)
                 chars += len(line)
-                self._number += 1
+                track.number += 1
         if lines:
-            self._send(first, lines)
+            self._send(track, first, lines)
 
     def _messages(self) -> Any:
         """Yield the pending messages, neighbouring text of one stream joined and long text cut."""
@@ -180,37 +218,53 @@ class Outbox:
                 chars += len(entry[1])
                 self.pending_chars -= len(entry[1])
 
-    def _send(self, first: int, lines: list[str]) -> None:
+    def _send(self, track: _Track, first: int, lines: list[str]) -> None:
         text = "".join(lines)
-        self._spool.append(first, text.encode("ascii"))
+        track.recording.append(first, text.encode("ascii"))
+        if not self._live:
+            track.recording.shrink()
+            return
         chunk = json.dumps({"type": "stdout", "text": text})
-        self._await_window()
+        self._await_window(track)
         self._sent.append((first + len(lines), len(chunk)))
         self._sent_bytes += len(chunk)
         self._write_all(chunk.encode("ascii") + b"\n")
 
-    def _await_window(self) -> None:
+    def _resend(self, track: _Track, number: int) -> None:
+        lines: list[str] = []
+        for line in track.recording.read(number):
+            if lines and sum(map(len, lines)) + len(line) > CHUNK_CHARS:
+                self._write_chunk(lines)
+                lines = []
+            lines.append(line)
+        if lines:
+            self._write_chunk(lines)
+
+    def _write_chunk(self, lines: list[str]) -> None:
+        self._write_all(json.dumps({"type": "stdout", "text": "".join(lines)}).encode("ascii") + b"\n")
+
+    def _await_window(self, track: _Track) -> None:
         if self._sent_bytes < WINDOW_BYTES and len(self._sent) < WINDOW_CHUNKS:
             return
         give_up_at = time.monotonic() + ACK_PATIENCE_S
         while True:
-            self._take_acknowledgement()
+            self._take_acknowledgement(track)
             if self._sent_bytes < WINDOW_BYTES // 2 and len(self._sent) < WINDOW_CHUNKS // 2:
                 self._detached = False
                 return
             if self._detached or self._interrupts.pending:
-                self._spool.shrink()
+                track.recording.shrink()
                 return
             if time.monotonic() > give_up_at:
                 self._detached = True
             else:
                 time.sleep(0.005)
 
-    def _take_acknowledgement(self) -> None:
-        number = self._spool.acknowledged()
+    def _take_acknowledgement(self, track: _Track) -> None:
+        number = track.recording.acknowledged()
         while self._sent and self._sent[0][0] <= number:
             self._sent_bytes -= self._sent.popleft()[1]
-        self._spool.trim(number)
+        track.recording.trim(number)
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)

@@ -18,7 +18,7 @@ from .interrupts import Interrupts
 from .obituary import Obituary
 from .outbox import Outbox
 from .plain import PlainBackend
-from .spool import Spool
+from .spool import SpoolDirectory
 from .stdin import InputBridge, main_thread
 from .streams import Capture, OutStream
 from .world import MainModule
@@ -38,7 +38,7 @@ class Parts:
     interrupts: Interrupts
     outbox: Outbox
     capture: Capture
-    spool: Spool
+    spool: SpoolDirectory
 
 
 class Agent:
@@ -54,8 +54,8 @@ class Agent:
         self.spool = parts.spool
         self.token = uuid.uuid4().hex
         self.running = False
-        self.stdin = InputBridge(self.outbox, self.spool.directory)
-        self.obituary = Obituary(self.spool.directory, self.outbox)
+        self.stdin = InputBridge(self.outbox, self.spool.path)
+        self.obituary = Obituary(self.spool.path, self.outbox)
         self.backend: Any = None
         self._comms: Any = None
         self._seen: dict[str, None] = {}
@@ -97,7 +97,8 @@ class Agent:
     def _serve(self, request: Content) -> None:
         self._prepare()
         self.outbox.compress_over_chars = request.get("compress_over_chars", self.outbox.compress_over_chars)
-        self.outbox.begin(request["id"])
+        cell = request["type"] == "execute"
+        self.outbox.begin(request["id"], cell=cell, late_from=request.get("late_from"))
         self.outbox.post("ready", {"token": self.token})
         if request["type"] == "execute":
             self.outbox.flush()
@@ -166,6 +167,7 @@ class Agent:
         return {
             "execution_count": self.backend.execution_count if self.backend else 1,
             "background": self._has_background(),
+            "position": self.outbox.position(),
         }
 
     def _has_background(self) -> bool:
@@ -174,7 +176,7 @@ class Agent:
             tasks = any(not task.done() for task in asyncio.all_tasks(self.loop))
         except RuntimeError:
             tasks = False
-        return tasks or threading.active_count() > self._builtin_threads
+        return tasks or threading.active_count() > self._builtin_threads or _has_children()
 
     # -- the cell's surroundings -------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Agent:
             "banner": self.backend.banner,
             "token": self.token,
             "capture": self.capture.on,
-            "spool": self.spool.directory,
+            "spool": self.spool.path,
             "cwd": _cwd(),
             "home": os.path.expanduser("~"),
         }
@@ -274,6 +276,15 @@ class Agent:
         self.backend.shutdown()
         atexit._run_exitfuncs()
         return {"status": "ok"}
+
+
+def _has_children() -> bool:
+    """Whether this process has children, which may print later."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
 
 
 def _cwd() -> str:

@@ -19,18 +19,11 @@ LIMIT_BYTES = 1024 * 1024 * 1024
 """Most that is kept for a kernel that is gone; beyond it the oldest segments go, and the kernel is told."""
 
 
-class Spool:
-    """The files of this context's executions. Failing disks end the spooling, never the cell."""
+class SpoolDirectory:
+    """Where this context's recordings are: the first of a few places that can be written to, or none."""
 
     def __init__(self, name: str) -> None:
-        self.directory = ""
-        self._id = ""
-        self._fd = -1
-        self._size = 0
-        self._segments: list[tuple[int, int, int]] = []  # index, first line number, bytes
-        self._make_directory(name)
-
-    def _make_directory(self, name: str) -> None:
+        self.path = ""
         for parent in (tempfile.gettempdir(), os.path.expanduser("~/.cache"), "/dev/shm"):  # noqa: S108
             path = os.path.join(parent, f".daytona-kernel-{os.getuid()}", name)
             try:
@@ -40,14 +33,28 @@ class Spool:
                 os.unlink(os.path.join(path, "probe"))
             except OSError:
                 continue
-            self.directory = path
+            self.path = path
             return
 
-    def begin(self, execution_id: str) -> None:
-        """Start the files of an execution; those of earlier ones are removed, for the kernel has them."""
-        self.close()
-        self._remove_all()
-        self._id, self._segments = execution_id, []
+    def acknowledged(self, execution_id: str) -> int:
+        """Number of the first line of the execution that the kernel does not have yet, as it last said."""
+        try:
+            with open(os.path.join(self.path, "ack"), encoding="ascii") as file:
+                acknowledged_id, number, end = file.read(200).split(" ")
+        except (OSError, ValueError):
+            return 0
+        return int(number) if acknowledged_id == execution_id and end == "\n" and number.isdigit() else 0
+
+
+class Recording:
+    """The files of one execution. Failing disks end the recording, never the cell."""
+
+    def __init__(self, directory: SpoolDirectory, execution_id: str) -> None:
+        self._directory = directory
+        self._id = execution_id
+        self._fd = -1
+        self._size = 0
+        self._segments: list[tuple[int, int, int]] = []  # index, first line number, bytes
         self._open_segment(0, 0)
 
     def append(self, first_number: int, data: bytes) -> None:
@@ -76,16 +83,13 @@ class Spool:
             except OSError:
                 return
 
+    def position(self) -> tuple[int, int]:
+        """Segment and byte at which the recording ends."""
+        return (self._segments[-1][0] if self._segments else 0, self._size)
+
     def acknowledged(self) -> int:
-        """Number of the first line that the kernel does not have yet, as it last said; 0 if it said
-        nothing.
-        """
-        try:
-            with open(os.path.join(self.directory, "ack"), encoding="ascii") as file:
-                execution_id, number, end = file.read(200).split(" ")
-        except (OSError, ValueError):
-            return 0
-        return int(number) if execution_id == self._id and end == "\n" and number.isdigit() else 0
+        """Number of the first line that the kernel does not have yet."""
+        return self._directory.acknowledged(self._id)
 
     def trim(self, number: int) -> None:
         """Remove the segments all of whose lines come before ``number``."""
@@ -103,16 +107,23 @@ class Spool:
             os.close(self._fd)
             self._fd = -1
 
+    def discard(self) -> None:
+        """Remove the files: the kernel has what is in them."""
+        self.close()
+        for index, *_ in self._segments:
+            self._remove(index)
+        self._segments.clear()
+
     def _open_segment(self, index: int, first_number: int) -> None:
         self.close()
-        if not self.directory:
+        if not self._directory.path:
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
             self._fd = os.open(self._path(index), flags, 0o600)
         except OSError:
             try:  # user code may have removed the temporary directory
-                os.makedirs(self.directory, mode=0o700, exist_ok=True)
+                os.makedirs(self._directory.path, mode=0o700, exist_ok=True)
                 self._fd = os.open(self._path(index), flags, 0o600)
             except OSError:
                 return
@@ -120,14 +131,10 @@ class Spool:
         self._segments.append((index, first_number, 0))
 
     def _path(self, index: int) -> str:
-        return os.path.join(self.directory, f"{self._id}.{index}")
+        return os.path.join(self._directory.path, f"{self._id}.{index}")
 
     def _remove(self, index: int) -> None:
         try:
             os.unlink(self._path(index))
         except OSError:
             pass
-
-    def _remove_all(self) -> None:
-        for index, *_ in self._segments:
-            self._remove(index)

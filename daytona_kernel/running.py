@@ -1,0 +1,122 @@
+"""The request that a session serves right now, the cell before it, and what the person is told meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .errors import DaytonaKernelError
+from .execution import Execution, SpoolReader
+from .toolbox import Toolbox
+
+Content = dict[str, Any]
+
+CONNECTION_STATUS_S = 3.0
+LOST_TEXT = "The connection to the sandbox is lost; the cell goes on there. Reconnecting …"
+LATE_POLL_MIN_S, LATE_POLL_MAX_S = 0.2, 3.0
+
+
+class Sink(Protocol):
+    """Where a request's output goes. Called on the session's thread; must not block."""
+
+    def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
+        """Send an IOPub message with the request's parent header."""
+
+    def status(self, text: str | None) -> None:
+        """Show the person what is being waited for; ``None``: it is over."""
+
+    def notice(self, text: str) -> None:
+        """Tell the person something that must not be missed, in the cell."""
+
+    def ask(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Ask the front end for a line; called on a thread of its own. ``None`` if ``cancelled``."""
+
+
+@dataclass
+class Running:
+    """The request that is being served right now."""
+
+    sink: Sink
+    execution: Execution | None = None
+    interrupts: int = 0
+    sent: int = 0
+    """How many of the interrupts have been passed on to the sandbox."""
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
+    input_cancelled: threading.Event = field(default_factory=threading.Event)
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class LateOutput:
+    """What threads, tasks and children print after their cell: fetched from the spool while nothing runs.
+
+    No socket is open between cells, so it is polled, more and more seldom while nothing comes.
+    """
+
+    def __init__(self, execution: Execution, sink: Sink) -> None:
+        self.execution = execution
+        self.sink = sink
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, toolbox: Toolbox, spool: str, position: Any) -> None:
+        """Begin to poll. ``position``: segment and byte where the cell's recording ended."""
+        reader = SpoolReader(toolbox, spool, self.execution, position)
+        self._task = asyncio.ensure_future(self._poll(reader))
+
+    async def stop(self) -> int:
+        """Stop polling before the next request; the number of the first line that has not come."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return self.execution.receiver.next_number
+
+    async def _poll(self, reader: SpoolReader) -> None:
+        delay = LATE_POLL_MIN_S
+        while True:
+            await asyncio.sleep(delay)
+            try:
+                new = await reader.read()
+            except DaytonaKernelError:
+                new = False
+            delay = LATE_POLL_MIN_S if new else min(delay * 1.5, LATE_POLL_MAX_S)
+
+
+class ConnectionStatus:
+    """Tells the person of a lost connection once it has lasted, and takes the words back."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._timer: asyncio.TimerHandle | None = None
+        self._clear: Callable[[], None] | None = None
+
+    def set(self, connected: bool) -> None:
+        """The link has lost the connection, or has it again."""
+        if self._running.execution is not None:
+            self._running.execution.connected = connected
+        if connected:
+            self._end()
+        elif self._timer is None and self._clear is None:
+            self._timer = asyncio.get_running_loop().call_later(CONNECTION_STATUS_S, self._show)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._clear is not None:
+            self._clear()
+            self._clear = None
+
+    def _show(self) -> None:
+        self._timer = None
+        transient = {"display_id": f"daytona-{uuid.uuid4().hex}"}
+
+        def publish(type: str, text: str) -> None:
+            content = {"data": {"text/plain": text}, "metadata": {}, "transient": transient}
+            self._running.sink.publish(type, content, {}, ())
+
+        publish("display_data", LOST_TEXT)
+        self._clear = lambda: publish("update_display_data", "")
