@@ -16,15 +16,22 @@ from .errors import ToolboxError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended; ``output`` is stdout and stderr as they came."""
+    """How a command ended; ``output`` is stdout, and stderr too unless that was kept separate."""
 
     exit_code: int
     output: bytes
+    errors: bytes = b""
+    started: bool = True
 
     @property
     def text(self) -> str:
         """The output as text; what is not UTF-8 becomes U+FFFD."""
         return self.output.decode("utf-8", "replace")
+
+    @property
+    def error_text(self) -> str:
+        """What was written to a separate stderr, as text."""
+        return self.errors.decode("utf-8", "replace")
 
 
 def find_shell(env: Mapping[str, str]) -> str:
@@ -69,6 +76,7 @@ async def run(
     cwd: str,
     stdin: bytes = b"",
     timeout_seconds: float | None = None,
+    separate_errors: bool = False,
 ) -> Outcome:
     """Run ``argv`` until it has ended *and* nobody holds its output open any more (as the real daemon waits).
 
@@ -76,29 +84,33 @@ async def run(
 
     :raises ToolboxError: 408 after ``timeout_seconds``; the process group is killed and its output lost.
     """
-    read_end, write_end = pipe()
+    pipes = [pipe() for _ in range(2 if separate_errors else 1)]
     source = input_file(stdin)
     try:
-        child = children.spawn(argv, env=env, cwd=cwd, stdin=source, stdout=write_end, stderr=write_end)
+        child = children.spawn(argv, env=env, cwd=cwd, stdin=source, stdout=pipes[0][1], stderr=pipes[-1][1])
     except (OSError, ValueError) as exc:
-        os.close(read_end)
-        return Outcome(-1, str(exc).encode("utf-8", "replace"))
+        for read_end, _ in pipes:
+            os.close(read_end)
+        return Outcome(-1, str(exc).encode("utf-8", "replace"), started=False)
     finally:
-        os.close(source)
-        os.close(write_end)
-    output = bytearray()
-    reader = PipeReader(read_end, output.extend)
+        for fd in (source, *(write_end for _, write_end in pipes)):
+            os.close(fd)
+    outputs = [bytearray() for _ in pipes]
+    readers = [PipeReader(read_end, out.extend) for (read_end, _), out in zip(pipes, outputs, strict=True)]
     try:
-        status = await asyncio.wait_for(_ended(child, reader), timeout_seconds)
+        status = await asyncio.wait_for(_ended(child, readers), timeout_seconds)
     except asyncio.TimeoutError:
         child.signal_group(signal.SIGKILL)
         await child.wait()
         raise ToolboxError(408, "request timeout: command execution timeout", "REQUEST_TIMEOUT") from None
     finally:
-        reader.close()
-    return Outcome(exit_code(status), bytes(output))
+        for reader in readers:
+            reader.close()
+    errors = bytes(outputs[1]) if separate_errors else b""
+    return Outcome(exit_code(status), bytes(outputs[0]), errors)
 
 
-async def _ended(child: Child, reader: PipeReader) -> int:
-    await asyncio.shield(reader.ended)
+async def _ended(child: Child, readers: Sequence[PipeReader]) -> int:
+    for reader in readers:
+        await asyncio.shield(reader.ended)
     return await child.wait()
