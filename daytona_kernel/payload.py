@@ -127,7 +127,7 @@ def ipython_hash() -> str:
 
 
 def ipython_zip() -> bytes:
-    """The closure as a zip archive of modules and metadata, without tests and caches; about 3 MB.
+    """The closure as a zip archive of modules and metadata, without tests and caches; about 3.7 MB.
 
     Raises :class:`NoPureIPython` if IPython itself is not among what can be packed.
     """

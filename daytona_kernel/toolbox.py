@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -123,9 +124,7 @@ class Toolbox:
     async def download(self, path: str, offset: int = 0) -> bytes | None:
         """Bytes of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
         headers = {**UNNOTICED, **({"Range": f"bytes={offset}-"} if offset else {})}
-        async with await self._request(
-            "GET", "/files/download", params={"path": path}, headers=headers
-        ) as answer:
+        async with self._request("GET", "/files/download", params={"path": path}, headers=headers) as answer:
             if answer.status == 404:
                 return None
             if answer.status == 416:
@@ -136,11 +135,11 @@ class Toolbox:
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
-        async with await self._request("GET", "/files", params={"path": path}, headers=UNNOTICED) as answer:
+        async with self._request("GET", "/files", params={"path": path}, headers=UNNOTICED) as answer:
             if answer.status == 404:
                 return None
             await _raise_for_status(answer)
-            items = await answer.json()
+            items = await _body(answer)
         if not isinstance(items, list):
             raise SandboxProtocolError("The sandbox listed a directory in an unknown form.")
         return {str(item.get("name")): int(item.get("size", 0)) for item in items if isinstance(item, dict)}
@@ -154,19 +153,18 @@ class Toolbox:
     async def _json(
         self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, **options: Any
     ) -> dict[str, Any]:
-        async with await self._request(method, path, timeout_s=timeout_s, **options) as answer:
+        async with self._request(method, path, timeout_s=timeout_s, **options) as answer:
             await _raise_for_status(answer)
             if answer.status == 204:
                 return {}
-            try:
-                body = await answer.json(content_type=None)
-            except ValueError:
-                body = None
+            body = await _body(answer)
             return body if isinstance(body, dict) else {}
 
+    @asynccontextmanager
     async def _request(
         self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, **options: Any
-    ) -> ClientResponse:
+    ) -> AsyncIterator[ClientResponse]:
+        """Make a call. The connection may also be lost while the caller reads the answer's body."""
         import aiohttp
 
         if self._session is None:
@@ -174,13 +172,23 @@ class Toolbox:
                 headers=dict(self.endpoint.headers), trust_env=not self.endpoint.is_local
             )
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10)
+        url = self.endpoint.base_url + path
         try:
-            return await self._session.request(
-                method, self.endpoint.base_url + path, timeout=timeout, allow_redirects=False, **options
-            )
+            async with self._session.request(
+                method, url, timeout=timeout, allow_redirects=False, **options
+            ) as answer:
+                yield answer
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
-            reason = type(exc).__name__ if isinstance(exc, asyncio.TimeoutError) else str(exc)
+            reason = str(exc) or type(exc).__name__
             raise ConnectionFailed(f"The sandbox did not answer ({method} {path}: {reason}).") from exc
+
+
+async def _body(answer: ClientResponse) -> Any:
+    """The JSON of an answer, ``None`` if it is none."""
+    try:
+        return await answer.json(content_type=None)
+    except ValueError:
+        return None
 
 
 async def _raise_for_status(answer: ClientResponse) -> None:
