@@ -32,6 +32,8 @@ PING_INTERVAL_S = 10.0
 PING_TIMEOUT_S = 10.0
 READY_CHECK_S = 4.0
 """A waiting execution's socket answers no pings (v0.190.0); the spool tells whether it has begun."""
+SILENCE_S = 1.0
+"""How long frames may stay away after the spool has shown the first."""
 WARM_IDLE_S = 300.0
 ACK_BYTES = 4 * 1024 * 1024
 ACK_CHUNKS = 150
@@ -146,7 +148,7 @@ class Link:
             while not reader.heard:
                 await asyncio.sleep(READY_CHECK_S)
                 if not reader.heard and not execution.started and await self._has_begun(execution):
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(SILENCE_S)
                     if not reader.heard:
                         log.warning("execution %s has begun but its socket is silent", execution.id)
                         socket.transport.abort()
@@ -316,7 +318,9 @@ class Link:
 
     def _retire(self, socket: ClientConnection) -> None:
         """Let a used socket end by itself: the daemon closes it within its 50 ms poll."""
-        self._spawn(_finish(socket))
+        task = self._spawn(_finish(socket))
+        # a task that is cancelled before its first step runs no `finally` either
+        task.add_done_callback(lambda _: socket.transport.abort())
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
@@ -328,7 +332,7 @@ class Link:
 async def _finish(socket: ClientConnection) -> None:
     """Read a socket to its end, at most for a moment, and close it."""
     with suppress(Exception):
-        await asyncio.wait_for(socket.wait_closed(), 1.0) if socket.close_code is None else None
+        await asyncio.wait_for(socket.wait_closed(), 1.0)
     with suppress(Exception):
         await socket.close()
 

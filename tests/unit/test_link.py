@@ -1,0 +1,377 @@
+"""The link: one request runs exactly once, whatever becomes of the socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from daytona_kernel import link as module
+from daytona_kernel.errors import ConnectionFailed
+from daytona_kernel.execution import ContextLost, Execution
+from daytona_kernel.link import Link
+
+from .fake_sandbox import SPOOL, Connection, FakeSandbox, fake_sandbox, succeed
+
+
+@dataclass
+class Bench:
+    """A link to a fake sandbox."""
+
+    sandbox: FakeSandbox
+    link: Link
+    said: list[str] = field(default_factory=list)
+    connected: list[bool] = field(default_factory=list)
+    stray: list[str] = field(default_factory=list)
+
+    def execution(self, execution_id: str = "e1", code: str | None = None) -> Execution:
+        return Execution(
+            {"id": execution_id, "type": "execute", "content": {"code": "1"}},
+            lambda frame: self.said.append(frame.content["text"]),
+            lambda name, text: self.stray.append(text),
+            self.connected.append,
+            code=code,
+        )
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(module, "POLL_MIN_S", 0.01)
+    monkeypatch.setattr(module, "POLL_MAX_S", 0.02)
+    async with fake_sandbox() as (sandbox, toolbox):
+        link = Link(toolbox, "c1", SPOOL)
+        yield Bench(sandbox, link)
+        await link.close()
+
+
+# -- good days -----------------------------------------------------------------------------------------
+
+
+async def test_a_request_runs_in_its_context_without_the_daemons_time_limit(bench: Bench) -> None:
+    result = await bench.link.run(bench.execution())
+    assert result["reply"] == {"status": "ok"}
+    assert bench.said == ["hello"]
+    (seen,) = bench.sandbox.executions
+    assert (seen.message["contextId"], seen.message["timeout"]) == ("c1", 0)
+    assert seen.request["id"] == "e1"
+
+
+async def test_a_socket_does_not_count_as_activity_of_the_sandbox(bench: Bench) -> None:
+    await bench.link.run(bench.execution())
+    assert bench.sandbox.headers[0]["X-Daytona-Skip-Last-Activity-Update"] == "true"
+    assert bench.sandbox.headers[0]["Authorization"] == "Bearer k"
+
+
+async def test_done_ends_the_request_without_waiting_for_the_socket(bench: Bench) -> None:
+    still_open = asyncio.Event()
+
+    async def never_closes(connection: Connection) -> None:
+        await connection.frames("ready", "done")
+        still_open.set()
+        await connection.until_closed()
+
+    bench.sandbox.scripts = [never_closes]
+    assert await bench.link.run(bench.execution())
+    assert still_open.is_set()
+
+
+async def test_a_warm_socket_is_used_for_the_next_request(bench: Bench) -> None:
+    bench.link.warm_up()
+    bench.link.warm_up()
+    await bench.link.run(bench.execution())
+    assert bench.sandbox.opened == 1
+
+
+async def test_a_warm_socket_that_has_died_is_replaced(bench: Bench) -> None:
+    bench.link.warm_up()
+    assert bench.link._warm is not None
+    socket = await bench.link._warm
+    socket.transport.abort()
+    await socket.wait_closed()
+    await bench.link.run(bench.execution())
+    assert bench.said == ["hello"]
+    assert bench.sandbox.opened == 2
+
+
+async def test_a_warm_socket_that_is_too_old_is_replaced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WARM_IDLE_S", 0.0)
+    bench.link.warm_up()
+    await bench.link.run(bench.execution())
+    assert bench.sandbox.opened == 2
+
+
+async def test_a_warm_socket_that_could_not_be_opened_is_replaced(bench: Bench) -> None:
+    bench.sandbox.refuse_with = 502
+    bench.link.warm_up()
+    assert bench.link._warm is not None
+    with pytest.raises(ConnectionFailed):
+        await bench.link._warm
+    bench.sandbox.refuse_with = None
+    await bench.link.run(bench.execution())
+    assert bench.said == ["hello"]
+
+
+async def test_output_that_is_no_frame_is_passed_on(bench: Bench) -> None:
+    async def loose(connection: Connection) -> None:
+        await connection.chunk("stdout", "loose\n")
+        await succeed(connection)
+
+    bench.sandbox.scripts = [loose]
+    await bench.link.run(bench.execution())
+    assert bench.stray == ["loose\n"]
+
+
+async def test_what_has_arrived_is_acknowledged_now_and_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACK_CHUNKS", 3)
+
+    async def talks(connection: Connection) -> None:
+        await connection.frames("ready", "a", "b")
+        await bench.sandbox.acknowledged.wait()
+        await connection.frames("done", start=3)
+
+    bench.sandbox.scripts = [talks]
+    await bench.link.run(bench.execution())
+    assert bench.sandbox.acks == ["e1 3 \n"]
+
+
+# -- bad days: it certainly did not run ----------------------------------------------------------------
+
+
+async def test_nobody_there_is_a_failed_connection_and_nothing_was_sent(bench: Bench) -> None:
+    bench.sandbox.refuse_with = 502
+    with pytest.raises(ConnectionFailed, match="502"):
+        await bench.link.run(bench.execution())
+    assert bench.sandbox.executions == []
+    assert bench.sandbox.opened == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(1008, "context not found: c1"), (1008, "context is not active"), (1011, "no context")],
+)
+async def test_a_refused_context_is_lost_and_the_request_did_not_start(
+    bench: Bench, code: int, reason: str
+) -> None:
+    bench.sandbox.scripts = [lambda connection: connection.close(code, reason)]
+    with pytest.raises(ContextLost) as caught:
+        await bench.link.run(bench.execution())
+    assert not caught.value.started
+
+
+async def test_a_clean_end_without_any_frame_means_that_the_code_did_not_run(bench: Bench) -> None:
+    bench.sandbox.scripts = [lambda connection: connection.close()]
+    with pytest.raises(ContextLost) as caught:
+        await bench.link.run(bench.execution())
+    assert not caught.value.started
+    assert len(bench.sandbox.executions) == 1
+
+
+async def test_a_missing_agent_is_a_lost_context(bench: Bench) -> None:
+    async def no_agent(connection: Connection) -> None:
+        await connection.chunk("error", name="NameError", value="name '__daytona__' is not defined")
+        await connection.close()
+
+    bench.sandbox.scripts = [no_agent]
+    with pytest.raises(ContextLost, match="agent") as caught:
+        await bench.link.run(bench.execution())
+    assert not caught.value.started
+
+
+# -- bad days: it was running --------------------------------------------------------------------------
+
+
+async def test_a_dead_worker_is_told_with_the_output_that_the_spool_still_has(bench: Bench) -> None:
+    async def dies(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        bench.sandbox.spool("e1", "ready", "one", "two")
+        await connection.close(1001, "worker process ended")
+
+    bench.sandbox.scripts = [dies]
+    with pytest.raises(ContextLost) as caught:
+        await bench.link.run(bench.execution())
+    assert caught.value.started
+    assert caught.value.died
+    assert bench.said == ["one", "two"]
+
+
+@pytest.mark.parametrize("how", ["abort", "close 1006-like", "slow consumer", "gap"])
+async def test_a_lost_socket_is_got_back_without_loss_and_without_a_second_run(
+    bench: Bench, how: str
+) -> None:
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        if how == "abort":
+            await connection.abort()
+        elif how == "gap":
+            await connection.frames("three", start=3)
+            await connection.until_closed()
+        else:
+            await connection.close(1008 if how == "slow consumer" else 1012, how)
+
+    async def again(connection: Connection) -> None:
+        """The agent knows the id and sends its recorded lines only."""
+        assert connection.request["id"] == "e1"
+        start = connection.request["from"]
+        await connection.frames(*["ready", "one", "two", "three", "done"][start:], start=start)
+        await connection.close()
+
+    bench.sandbox.scripts = [lost, again]
+    result = await bench.link.run(bench.execution())
+    assert result["reply"] == {"status": "ok"}
+    assert bench.said == ["one", "two", "three"]
+    assert bench.connected[0] is False
+    assert bench.connected[-1] is True
+
+
+async def test_while_the_cell_runs_on_its_spool_gives_live_output(bench: Bench) -> None:
+    """The copy waits in the interpreter's queue until the cell ends; until then the spool is read."""
+    release = asyncio.Event()
+
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        await connection.abort()
+
+    async def queued(connection: Connection) -> None:
+        await release.wait()
+        await connection.frames("done", start=3)
+
+    bench.sandbox.scripts = [lost, queued]
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    while bench.said != ["one"]:
+        await asyncio.sleep(0.01)
+    bench.sandbox.spool("e1", "ready", "one", "two")
+    while bench.said != ["one", "two"]:
+        await asyncio.sleep(0.01)
+    assert not running.done()
+    release.set()
+    await running
+    assert bench.said == ["one", "two"]
+
+
+async def test_the_end_may_come_from_the_spool_alone(bench: Bench) -> None:
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready")
+        bench.sandbox.spool("e1", "ready", "one", "done")
+        await connection.abort()
+
+    bench.sandbox.scripts = [lost, lambda connection: connection.until_closed()]
+    assert await bench.link.run(bench.execution())
+    assert bench.said == ["one"]
+
+
+async def test_a_network_that_is_away_for_long_is_waited_out(bench: Bench) -> None:
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        bench.sandbox.refuse_with, bench.sandbox.toolbox_down = 502, True
+        await connection.abort()
+
+    bench.sandbox.scripts = [lost]
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    while bench.sandbox.opened < 4:
+        await asyncio.sleep(0.01)
+    assert not running.done()
+    bench.sandbox.refuse_with, bench.sandbox.toolbox_down = None, False
+    bench.sandbox.spool("e1", "ready", "one", "two", "done")
+    await running
+    assert bench.said == ["one", "two"]
+
+
+async def test_a_context_that_dies_while_the_socket_is_away_is_lost(bench: Bench) -> None:
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        await connection.abort()
+
+    bench.sandbox.scripts = [lost, lambda connection: connection.close(1001, "worker process ended")]
+    with pytest.raises(ContextLost) as caught:
+        await bench.link.run(bench.execution())
+    assert caught.value.died
+    assert caught.value.started
+
+
+async def test_a_record_that_is_gone_is_said_so_instead_of_asking_for_ever(bench: Bench) -> None:
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        await connection.abort()
+
+    bench.sandbox.scripts = [lost, lambda connection: connection.close()]
+    with pytest.raises(ContextLost, match="recorded output") as caught:
+        await bench.link.run(bench.execution())
+    assert caught.value.started
+
+
+async def test_a_socket_that_is_silent_although_the_cell_has_begun_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-open connection: the spool shows that the cell runs, and nothing of it arrives."""
+    monkeypatch.setattr(module, "READY_CHECK_S", 0.01)
+    monkeypatch.setattr(module, "SILENCE_S", 0.01)
+
+    async def silent(connection: Connection) -> None:
+        bench.sandbox.spool("e1", "ready", "one", "done")
+        await connection.until_closed()
+
+    bench.sandbox.scripts = [silent, lambda connection: connection.until_closed()]
+    assert await bench.link.run(bench.execution())
+    assert bench.said == ["one"]
+
+
+async def test_a_peer_that_answers_no_pings_any_more_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READY_CHECK_S", 0.01)
+    monkeypatch.setattr(module, "PING_INTERVAL_S", 0.01)
+    monkeypatch.setattr(module, "PING_TIMEOUT_S", 0.01)
+    release = asyncio.Event()
+
+    async def hangs(connection: Connection) -> None:
+        await connection.frames("ready", "one")
+        await release.wait()  # reads nothing, so answers nothing
+
+    bench.sandbox.scripts = [hangs]
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    while len(bench.sandbox.executions) < 2:
+        bench.sandbox.spool("e1", "ready", "one", "done")
+        await asyncio.sleep(0.01)
+    release.set()
+    await running
+    assert bench.said == ["one"]
+
+
+# -- ends ----------------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_all_background_work(bench: Bench) -> None:
+    bench.link.warm_up()
+    await bench.link.run(bench.execution())
+    bench.link.warm_up()
+    await bench.link.close()
+    assert not bench.link._tasks
+    bench.link.warm_up()
+    assert bench.link._warm is None
+
+
+async def test_cancelling_a_run_leaves_no_socket_open(bench: Bench) -> None:
+    begun = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def runs_on(connection: Connection) -> None:
+        begun.set()
+        try:
+            await connection.until_closed()
+        finally:
+            gone.set()
+
+    bench.sandbox.scripts = [runs_on]
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await bench.link.close()
+    await asyncio.wait_for(gone.wait(), 10)
