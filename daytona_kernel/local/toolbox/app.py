@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from . import children, code_run, files, git, info, interpreter, process, pty_api, session_api, transfer
+from . import (
+    children,
+    code_run,
+    files,
+    git,
+    info,
+    interpreter,
+    ports,
+    process,
+    pty_api,
+    session_api,
+    system,
+    transfer,
+)
 from .errors import error_middleware
 from .settings import SETTINGS, SPAWN_ENV, ToolboxSettings
 
-MODULES = (children, info, files, transfer, process, code_run, session_api, pty_api, git, interpreter)
+MODULES = (
+    children,
+    info,
+    files,
+    transfer,
+    process,
+    code_run,
+    session_api,
+    pty_api,
+    git,
+    ports,
+    system,
+    interpreter,
+)
 
 
 def create_app(settings: ToolboxSettings) -> web.Application:

@@ -32,7 +32,8 @@ _FAILURES = [
     (r"error: 403|forbidden", 403, "FORBIDDEN"),
     (r"remote branch .* not found|couldn't find remote ref|branch '.*' not found|invalid reference|"
      r"did not match any file\(s\) known to git|unknown revision|not a valid (ref|object name)|"
-     r"src refspec .* does not match|bad revision|failed to resolve|ambiguous argument|reference is not a tree",
+     r"failed to resolve|src refspec .* does not match|bad revision|ambiguous argument|"
+     r"reference is not a tree",
      404, "GIT_BRANCH_NOT_FOUND"),
     (r"not a git repository|repository .* (not found|does not exist)|does not appear to be a git repository|"
      r"error: 404|cannot change to|no such remote", 404, "GIT_REPO_NOT_FOUND"),
