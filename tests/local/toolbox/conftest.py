@@ -89,10 +89,10 @@ class Api:
     """Calls that check the status and give the JSON (or text) of the answer."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+        self.session = session
 
     async def __call__(self, method: str, path: str, *, status: int = 200, **options: Any) -> Any:
-        async with self._session.request(method, path, **options) as answer:
+        async with self.session.request(method, path, **options) as answer:
             body = await answer.text()
             assert answer.status == status, f"{method} {path}: {answer.status} {body}"
             return json.loads(body) if answer.content_type == "application/json" else body
