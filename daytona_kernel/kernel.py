@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
@@ -24,6 +24,9 @@ from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .session import Interrupted, Session
 from .sink import KernelSink, clean_text, cleaned
+
+if TYPE_CHECKING:
+    from .magics.kerneldoor import CellRunner
 
 Content = dict[str, Any]
 
@@ -60,6 +63,7 @@ class DaytonaKernel(Kernel):
             remembered=_read_state(self._state_file),
             on_ready=self._remember,
         )
+        self._cell_runner: CellRunner | None = None
         for msg_type in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[msg_type] = self.comm_message
 
@@ -137,20 +141,45 @@ class DaytonaKernel(Kernel):
             "user_expressions": user_expressions,
             "allow_stdin": allow_stdin,
             "cell_id": cell_id,
+            "cell_meta": cell_meta,
         }
         sink = KernelSink(self, silent=silent)
+        count = self.execution_count
         try:
-            reply = await asyncio.wrap_future(self.link_session.execute(content, sink.parent, sink))
+            reply = await self._run_cell(content, sink)
         except Interrupted as exc:
-            return self._error_reply(sink, "KeyboardInterrupt", exc)
+            return self._error_reply(sink, "KeyboardInterrupt", exc, count)
         except DaytonaKernelError as exc:
-            return self._error_reply(sink, type(exc).__name__, exc)
+            return self._error_reply(sink, type(exc).__name__, exc, count)
         except Exception as exc:
             self.log.exception("the cell failed in the kernel itself")
-            return self._error_reply(sink, type(exc).__name__, exc)
+            return self._error_reply(sink, type(exc).__name__, exc, count)
         return self._clean_reply(reply)
 
-    def _error_reply(self, sink: KernelSink, ename: str, exc: Exception) -> Content:
+    async def _run_cell(self, content: Content, sink: KernelSink) -> Content:
+        """Run a cell; the parts of it that are ``%daytona`` lines run on this side."""
+
+        async def execute(part: Content) -> Content:
+            return await asyncio.wrap_future(self.link_session.execute(part, sink.parent, sink))
+
+        if "%daytona" in content["code"]:
+            runner = self._commands()
+            parts = runner.parts(content["code"])
+            if parts is not None:
+                return await runner.run(parts, content, sink, execute)
+        if self._cell_runner is not None:
+            content.update(self._cell_runner.earlier_cells())
+        return await execute(content)
+
+    def _commands(self) -> CellRunner:
+        """What runs ``%daytona``; made when it is first needed."""
+        if self._cell_runner is None:
+            from .magics.kerneldoor import CellRunner
+
+            self._cell_runner = CellRunner(self.link_session)
+        return self._cell_runner
+
+    def _error_reply(self, sink: KernelSink, ename: str, exc: Exception, count: int) -> Content:
         evalue = clean_text(str(exc))
         lines = [f"\x1b[31m{ename}\x1b[39m: {evalue}"]
         if not sink.silent:
@@ -160,7 +189,7 @@ class DaytonaKernel(Kernel):
             "ename": ename,
             "evalue": evalue,
             "traceback": lines,
-            "execution_count": self.execution_count,
+            "execution_count": count,
             "user_expressions": {},
             "payload": [],
             **self._engine_info(),
@@ -216,6 +245,10 @@ class DaytonaKernel(Kernel):
     async def do_complete(self, code: str, cursor_pos: int | None) -> Content:
         """Complete names in the sandbox."""
         cursor = len(code) if cursor_pos is None else cursor_pos
+        if "%daytona" in code:
+            found = await self._commands().complete(code, cursor)
+            if found is not None:
+                return found
         failed = {"matches": [], "cursor_start": cursor, "cursor_end": cursor, "metadata": {}, "status": "ok"}
         return await self._question("complete", {"code": code, "cursor_pos": cursor}, failed)
 
@@ -307,8 +340,9 @@ class DaytonaKernel(Kernel):
     # -- interrupting and ending -------------------------------------------------------------------
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Content) -> None:
-        """Interrupt the cell in the sandbox."""
-        self.link_session.interrupt()
+        """Interrupt the cell in the sandbox, or the command that runs here."""
+        if self._cell_runner is None or not self._cell_runner.interrupt():
+            self.link_session.interrupt()
         self._send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     async def do_shutdown(self, restart: bool) -> Content:

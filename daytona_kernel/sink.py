@@ -83,7 +83,7 @@ class KernelSink:
 
 
 def _header_only(message: Content) -> Content:
-    return {"header": message.get("header", {}), "metadata": message.get("metadata", {})}
+    return {key: message.get(key, {}) for key in ("header", "parent_header", "metadata")}
 
 
 def clean_text(text: str) -> str:

@@ -23,9 +23,10 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import numbers
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,40 +75,47 @@ class Text:
     text: str
 
 
-def json_clean(value: Any) -> Any:
-    """Make ``value`` fit for JSON the way Jupyter does: NaN to its repr, bytes to base64, sets to lists.
+def json_default(value: Any) -> Any:
+    """What Jupyter makes of a value that JSON does not know, for ``json.dumps``."""
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, Iterable):
+        return list(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{value!r} is not JSON serializable")
 
-    What nothing is known about becomes its ``repr``, so that one odd value does not lose the message.
+
+def json_clean(value: Any) -> Any:
+    """Make ``value`` fit for JSON as far as it goes: NaN to its repr, keys to text.
+
+    Raises :class:`ValueError` in Jupyter's words for what can not be made any JSON.
     """
     if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    if isinstance(value, int):
+    if isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else repr(number)
     if isinstance(value, dict):
         return {str(key): json_clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple)):
         return [json_clean(item) for item in value]
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
-    for convert in (int, float):
-        if hasattr(value, f"__{convert.__name__}__"):
-            try:
-                return json_clean(convert(value))
-            except Exception:
-                continue
-    if hasattr(value, "__iter__") and hasattr(value, "__next__"):
-        return [json_clean(item) for item in value]
-    return repr(value)
+    try:
+        return json_clean(json_default(value))
+    except TypeError:
+        raise ValueError(f"Can't clean for JSON: {value!r}") from None
 
 
 def dumps(value: Any) -> str:
-    """Compact ASCII JSON of ``value``; what JSON does not know is cleaned by :func:`json_clean`."""
+    """Compact ASCII JSON of ``value``. Raises :class:`ValueError` like :func:`json_clean`."""
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, default=json_default)
     except (TypeError, ValueError):
         return json.dumps(json_clean(value), separators=(",", ":"), allow_nan=False)
 
@@ -118,27 +126,44 @@ def escaped_size(text: str) -> int:
     return len(text) + doubled + 5 * (text.count("<") + text.count(">") + text.count("&"))
 
 
-def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
-    """Write ``frame`` as one or more lines, numbered from ``first_number``.
+def encode_body(
+    type: str, content: dict[str, Any], metadata: dict[str, Any], buffers: tuple[bytes, ...]
+) -> str:
+    """The JSON of a message, without its execution and number.
 
-    ``compress_over_chars``: frames whose JSON is longer are compressed even if one line would do, which
-    pays on any real network and costs on loopback.
+    Raises :class:`ValueError` if something in it is no JSON and can not be made any, as Jupyter does.
     """
-    body: dict[str, Any] = {"t": frame.type, "c": frame.content}
-    if frame.metadata:
-        body["m"] = frame.metadata
-    if frame.buffers:
-        body["b"] = [b64encode(buffer).decode("ascii") for buffer in frame.buffers]
-    head = json.dumps(frame.execution_id)
-    text = dumps(body)
-    if len(text) <= compress_over_chars and _fits(text):
-        return [f'{RS}{{"x":{head},"n":{first_number},{text[1:]}\n']
-    packed = b64encode(zlib.compress(text.encode("ascii"), 1)).decode("ascii")
+    body: dict[str, Any] = {"t": type, "c": content}
+    if metadata:
+        body["m"] = metadata
+    if buffers:
+        body["b"] = [b64encode(buffer).decode("ascii") for buffer in buffers]
+    return dumps(body)
+
+
+def encode_lines(
+    execution_id: str, body: str, first_number: int, compress_over_chars: int = NO_COMPRESSION
+) -> list[str]:
+    """Write a message as one or more lines, numbered from ``first_number``.
+
+    ``compress_over_chars``: longer messages are compressed even if one line would do, which pays on any real
+    network and costs on loopback.
+    """
+    head = json.dumps(execution_id)
+    if len(body) <= compress_over_chars and _fits(body):
+        return [f'{RS}{{"x":{head},"n":{first_number},{body[1:]}\n']
+    packed = b64encode(zlib.compress(body.encode("ascii"), 1)).decode("ascii")
     pieces = [packed[start : start + PART_CHARS] for start in range(0, len(packed), PART_CHARS)]
     return [
         f'{RS}{{"x":{head},"n":{first_number + index},"p":[{index},{len(pieces)}],"d":"{piece}"}}\n'
         for index, piece in enumerate(pieces)
     ]
+
+
+def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
+    """Write ``frame`` as lines: :func:`encode_body` and :func:`encode_lines` in one."""
+    body = encode_body(frame.type, frame.content, frame.metadata, frame.buffers)
+    return encode_lines(frame.execution_id, body, first_number, compress_over_chars)
 
 
 def _fits(text: str) -> bool:

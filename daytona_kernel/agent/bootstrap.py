@@ -12,6 +12,7 @@ import builtins
 import fcntl
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -72,6 +73,8 @@ def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
     asyncio.set_event_loop(loop)
     interrupts = Interrupts()
     interrupts.install()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as in any Python of its own
+        signal.signal(number, signal.SIG_DFL)
     spool = SpoolDirectory(options["name"])
     capturing = options.get("capture", True)
     protocol_fd = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) if capturing else 1

@@ -7,11 +7,14 @@ The rules (what a reply holds, when the count goes up, which cells run as corout
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import inspect
 import sys
 from typing import Any
 
 import IPython
 from IPython.core.completer import provisionalcompleter, rectify_completions
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.tokenutil import token_at_cursor
 
 from .interrupts import Interrupts
@@ -30,6 +33,9 @@ class IPythonBackend:
     def __init__(self, user_ns: Content, user_module: Any, outbox: Outbox, interrupts: Interrupts) -> None:
         self.shell: ZMQInteractiveShell = make_shell(user_ns, user_module, outbox)
         self._interrupts = interrupts
+        self._context = contextvars.copy_context()
+        # One context for all cells: a context variable set in one is there in the next.
+        self._takes_meta = "cell_meta" in inspect.signature(InteractiveShell.run_cell).parameters
 
     @property
     def banner(self) -> str:
@@ -75,11 +81,16 @@ class IPythonBackend:
     async def _run(self, content: Content) -> Any:
         shell = self.shell
         code = content["code"]
+        for count, text in content.get("earlier_cells") or ():
+            # Cells with %daytona lines, which the kernel ran in parts without history.
+            shell.history_manager.store_inputs(count, shell.transform_cell(text), text)
         options = {
             "silent": content["silent"],
             "store_history": content["store_history"],
             "cell_id": content.get("cell_id"),
         }
+        if self._takes_meta:
+            options["cell_meta"] = content.get("cell_meta")
         prepared: Content = {"preprocessing_exc_tuple": None}
         try:
             prepared["transformed_cell"] = shell.transform_cell(code)
@@ -88,14 +99,18 @@ class IPythonBackend:
         if shell.should_run_async(code, **prepared):
             return await self._run_async(code, options, prepared)
         with self._interrupts.raising():
-            return shell.run_cell(code, **options)
+            return self._context.run(shell.run_cell, code, **options)
 
     async def _run_async(self, code: str, options: Content, prepared: Content) -> Any:
         shell = self.shell
         shell._last_traceback = None
         shell._last_traceback_during_displayhook = False
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(shell.run_cell_async(code, **options, **prepared))
+        coroutine = shell.run_cell_async(code, **options, **prepared)
+        if sys.version_info >= (3, 11):
+            task = loop.create_task(coroutine, context=self._context)
+        else:  # what the cell sets in context variables is lost there
+            task = self._context.run(loop.create_task, coroutine)
         result = None
         with self._interrupts.cancelling(lambda: _cancel_soon(loop, task)):
             try:

@@ -6,7 +6,9 @@ import logging
 from typing import Any
 
 import comm
-from comm.base_comm import BaseComm, CommManager
+from comm.base_comm import BaseComm as PackageComm
+from comm.base_comm import CommManager as PackageCommManager
+from traitlets.config import LoggingConfigurable
 
 from .outbox import Outbox
 
@@ -16,7 +18,15 @@ _outbox: Outbox | None = None
 _manager: CommManager | None = None
 
 
-class FrameComm(BaseComm):
+class CommManager(PackageCommManager, LoggingConfigurable):
+    """The comms of this context. Configurable, since ``%config`` lists it among the shell's parts."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        PackageCommManager.__init__(self)
+        LoggingConfigurable.__init__(self, **kwargs)
+
+
+class BaseComm(PackageComm):
     """A comm whose messages go out as frames."""
 
     def publish_msg(
@@ -31,16 +41,29 @@ class FrameComm(BaseComm):
         if _outbox is not None:
             content = {"data": data if data is not None else {}, "comm_id": self.comm_id, **keys}
             packed = tuple(bytes(memoryview(buffer).cast("B")) for buffer in buffers or ())
-            _outbox.post(msg_type, content, metadata or {}, packed)
+            _outbox.post(msg_type, content, metadata or {}, packed, flush=False)
+
+
+BaseComm.__module__ = "ipykernel.comm.comm"
 
 
 def install(outbox: Outbox) -> CommManager:
     """Make the ``comm`` package create our comms; return its manager. Called once per context."""
     global _outbox, _manager
     _outbox, _manager = outbox, CommManager()
-    comm.create_comm = FrameComm
-    comm.get_comm_manager = lambda: _manager
+    take_over()
     return _manager
+
+
+def get_comm_manager() -> CommManager | None:
+    """The manager of this context."""
+    return _manager
+
+
+def take_over() -> None:
+    """Point the ``comm`` package here (again): importing a real ipykernel points it elsewhere."""
+    comm.create_comm = BaseComm
+    comm.get_comm_manager = get_comm_manager
 
 
 def handle(manager: CommManager, msg_type: str, message: dict[str, Any]) -> None:

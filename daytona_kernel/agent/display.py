@@ -8,6 +8,7 @@ from typing import Any
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from traitlets import Bool
 
 from .outbox import Outbox
 
@@ -38,7 +39,7 @@ class _Hooks(threading.local):
         return True
 
 
-class FrameDisplayHook(DisplayHook):
+class ZMQShellDisplayHook(DisplayHook):
     """Publishes the value of a cell's expression as ``execute_result``."""
 
     outbox: Outbox
@@ -85,8 +86,10 @@ class FrameDisplayHook(DisplayHook):
                 self.outbox.post("execute_result", message["content"])
 
 
-class FrameDisplayPublisher(DisplayPublisher):
+class ZMQDisplayPublisher(DisplayPublisher):
     """Publishes ``display()`` as ``display_data`` and ``update_display_data``."""
+
+    store_display_history = Bool(False, help="Keep displays in the history's outputs, too.").tag(config=True)
 
     outbox: Outbox
     topic = None
@@ -118,9 +121,18 @@ class FrameDisplayPublisher(DisplayPublisher):
     ) -> None:
         """Send a mime bundle."""
         metadata = metadata or {}
+        if self.store_display_history:
+            self._store(data)
         self._validate_data(data, metadata)
         content = {"data": data, "metadata": metadata, "transient": transient or {}}
         self._send("update_display_data" if update else "display_data", content)
+
+    def _store(self, data: Message) -> None:
+        from IPython.core.history import HistoryOutput
+
+        number = self.shell.execution_count - (1 if getattr(self, "_in_post_execute", False) else 0)
+        outputs = self.shell.history_manager.outputs
+        outputs.setdefault(number, []).append(HistoryOutput(output_type="display_data", bundle=data))
 
     def clear_output(self, wait: bool = False) -> None:
         """Have the front end empty the cell's output, with ``wait`` when the next output comes."""
@@ -130,3 +142,8 @@ class FrameDisplayPublisher(DisplayPublisher):
         message = self._frame_hooks.apply({"msg_type": type, "content": content})
         if message is not None:
             self.outbox.post(message["msg_type"], message["content"])
+
+
+# Libraries look at the names of these classes; they are ipykernel's.
+ZMQShellDisplayHook.__module__ = "ipykernel.displayhook"
+ZMQDisplayPublisher.__module__ = "ipykernel.zmqshell"

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from .. import wire
@@ -20,10 +21,11 @@ from .interrupts import Interrupts
 from .spool import Recording, SpoolDirectory
 
 FLUSH_CHARS = 64 * 1024
-"""Pending characters that are written out without the usual delay."""
+"""Characters of one stream that are passed on without the usual delay."""
 FULL_CHARS = 1024 * 1024
 """Pending characters at which producers wait: bounds memory, and is the back-pressure for floods."""
-FLUSH_DELAY_S = 0.02
+FLUSH_DELAY_S = 0.15
+"""Age of buffered text at which it is passed on. ipykernel takes 0.2 s; ours has a way to go."""
 STREAM_CHARS = 64 * 1024
 CHUNK_CHARS = 192 * 1024
 """Text per chunk of the interpreter; with escaping it stays well under its limit of 1 MiB."""
@@ -40,6 +42,43 @@ IDLE_CHARS = 16 * 1024 * 1024
 """Most text kept from background threads while no execution runs; then the oldest goes."""
 
 
+class StreamBuffer:
+    """Text of one stream that waits to be passed on. Appending needs no lock and may be cut off anywhere."""
+
+    def __init__(self, outbox: Outbox, name: str) -> None:
+        self._outbox = outbox
+        self._name = name
+        self._texts: deque[str] = deque()
+        self._chars = 0
+        self._lock = threading.RLock()
+        self.due = 0.0
+
+    def write(self, text: str) -> None:
+        """Add ``text``."""
+        self._texts.append(text)
+        self._chars += len(text)
+        if not self.due:
+            self.due = time.monotonic() + FLUSH_DELAY_S
+            self._outbox.wake()
+        if self._chars >= FLUSH_CHARS:
+            self.flush()
+            self._outbox.press()
+
+    def flush(self) -> None:
+        """Pass everything on to the outbox as one entry."""
+        if not self._texts:
+            return
+        with self._outbox.interrupts.hold(), self._lock:
+            self.due = 0.0
+            texts = []
+            while self._texts:
+                texts.append(self._texts.popleft())
+            self._chars = 0
+            text = "".join(texts)
+            self._outbox.pending_chars += len(text)
+            self._outbox.entries.append((self._name, text))
+
+
 class _Track:
     """The lines of one execution: how many there are, and where they are kept."""
 
@@ -53,11 +92,11 @@ class Outbox:
     """All output of the context. Producers may be in any thread, and in ``__del__`` methods."""
 
     def __init__(self, protocol_fd: int, interrupts: Interrupts, directory: SpoolDirectory) -> None:
-        self.entries: deque[tuple[Any, ...]] = deque()
+        self.entries: deque[tuple[str | None, str]] = deque()
         self.pending_chars = 0
         self.compress_over_chars = wire.NO_COMPRESSION
         self._protocol_fd = protocol_fd
-        self._interrupts = interrupts
+        self.interrupts = interrupts
         self._directory = directory
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -65,8 +104,8 @@ class Outbox:
         self._cell: _Track | None = None
         self._old: list[_Track] = []
         self._live = False
-        self._armed = False
-        self._wanted, self._hurry, self._space = threading.Event(), threading.Event(), threading.Event()
+        self._buffers = {name: StreamBuffer(self, name) for name in ("stdout", "stderr")}
+        self._wanted, self._space = threading.Event(), threading.Event()
         self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
         self._sent_bytes = 0
         self._detached = False
@@ -75,15 +114,14 @@ class Outbox:
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def write(self, name: str, text: str) -> None:
-        """Add text of the stream ``name`` (``stdout`` or ``stderr``)."""
-        self.entries.append((name, text))
-        self.pending_chars += len(text)
-        if not self._armed:
-            self._armed = True
-            self._wanted.set()
-        if self.pending_chars >= FLUSH_CHARS:
-            self._press()
+    def buffer(self, name: str) -> StreamBuffer:
+        """Where the text of the stream ``name`` (``stdout`` or ``stderr``) goes."""
+        return self._buffers[name]
+
+    def flush_streams(self) -> None:
+        """Pass on what is buffered: standard output first."""
+        for buffer in self._buffers.values():
+            buffer.flush()
 
     def post(
         self,
@@ -91,24 +129,38 @@ class Outbox:
         content: dict[str, Any],
         metadata: dict[str, Any] | None = None,
         buffers: tuple[bytes, ...] = (),
+        *,
+        flush: bool = True,
     ) -> None:
-        """Add a message. It goes out at once, after all that came before it."""
-        size = sum(len(value) for value in content.get("data", {}).values() if isinstance(value, str))
-        self.pending_chars += size
-        self.entries.append((None, type, content, metadata or {}, buffers, size))
-        self._press()
+        """Add a message, with ``flush`` after all text so far. It goes out at once.
 
-    def _press(self) -> None:
-        """Have the pending output written now; wait if there is too much of it."""
-        self._hurry.set()
+        Raises :class:`ValueError` for what no JSON can be made of, in the caller's own code.
+        """
+        body = wire.encode_body(type, content, metadata or {}, buffers)
+        if flush:
+            self.flush_streams()
+        with self.interrupts.hold():
+            self.pending_chars += len(body)
+            self.entries.append((None, body))
+        self.press()
+
+    def wake(self) -> None:
+        """Have the flusher look at the clock: text has begun to wait."""
         self._wanted.set()
-        while (
-            self.pending_chars >= FULL_CHARS
-            and self._live
-            and threading.current_thread() is not self._flusher
-        ):
+
+    def hurry(self) -> None:
+        """Have what was passed on written now."""
+        self._wanted.set()
+
+    def press(self) -> None:
+        """Have what was passed on written now; wait if there is too much of it."""
+        self._wanted.set()
+        while self.pending_chars >= FULL_CHARS and self._live and self._waits():
             self._space.clear()
             self._space.wait(0.1)
+
+    def _waits(self) -> bool:
+        return threading.current_thread() is not self._flusher
 
     # -- executions --------------------------------------------------------------------------------
 
@@ -119,7 +171,8 @@ class Outbox:
         ``late_from`` on, the first that the kernel does not have. A request that is no ``cell`` only
         interrupts the cell's time.
         """
-        with self._interrupts.hold(), self._lock:
+        self.flush_streams()
+        with self.interrupts.hold(), self._lock:
             self._drain()
             for track in self._old:
                 track.recording.discard()
@@ -139,7 +192,7 @@ class Outbox:
 
     def end(self) -> None:
         """The execution is over: output from now on is late output of the last cell, and only recorded."""
-        with self._interrupts.hold(), self._lock:
+        with self.interrupts.hold(), self._lock:
             self._live = False
             if self._track is not self._cell and self._track is not None:
                 self._old.append(self._track)
@@ -147,7 +200,7 @@ class Outbox:
 
     def resend(self, number: int) -> None:
         """Send the lines of the last execution again, from ``number`` on: its client lost the connection."""
-        with self._interrupts.hold(), self._lock:
+        with self.interrupts.hold(), self._lock:
             track = self._old[-1] if self._old else self._track
             if track is not None:
                 self._resend(track, number)
@@ -165,13 +218,17 @@ class Outbox:
         """Write out all that is pending. Does nothing before the first execution, or in a forked child."""
         if os.getpid() != self._pid:
             return
-        with self._interrupts.hold(), self._lock:
+        self.flush_streams()
+        self._write_out()
+
+    def _write_out(self) -> None:
+        with self.interrupts.hold(), self._lock:
             self._drain()
         self._space.set()
 
     def write_protocol(self, data: bytes) -> None:
         """Write the worker's own protocol lines, never in the middle of one of ours."""
-        with self._interrupts.hold(), self._lock:
+        with self.interrupts.hold(), self._lock:
             self._write_all(data)
 
     # -- below: with the lock held -----------------------------------------------------------------
@@ -184,9 +241,8 @@ class Outbox:
         lines: list[str] = []
         chars = 0
         first = track.number
-        for type, content, metadata, buffers in self._messages():
-            frame = wire.Frame(track.id, type, content, metadata, buffers)
-            for line in wire.encode(frame, track.number, self.compress_over_chars):
+        for body in self._bodies():
+            for line in wire.encode_lines(track.id, body, track.number, self.compress_over_chars):
                 if lines and chars + len(line) > CHUNK_CHARS:
                     self._send(track, first, lines)
                     lines, chars, first = [], 0, track.number
@@ -196,8 +252,8 @@ class Outbox:
         if lines:
             self._send(track, first, lines)
 
-    def _messages(self) -> Any:
-        """Yield the pending messages, neighbouring text of one stream joined and long text cut."""
+    def _bodies(self) -> Iterator[str]:
+        """Yield the pending messages as JSON, neighbouring text of one stream joined and long text cut."""
         entries = self.entries
         name: str | None = None
         texts: list[str] = []
@@ -205,18 +261,17 @@ class Outbox:
         while True:
             entry = entries.popleft() if entries else None
             if texts and (entry is None or entry[0] != name or chars >= STREAM_CHARS):
-                yield from _streams(name, "".join(texts))
+                yield from _stream_bodies(name, "".join(texts))
                 texts, chars = [], 0
             if entry is None:
                 return
-            name = entry[0]
+            name, text = entry
+            self.pending_chars -= len(text)
             if name is None:
-                self.pending_chars -= entry[5]
-                yield entry[1:5]
+                yield text
             else:
-                texts.append(entry[1])
-                chars += len(entry[1])
-                self.pending_chars -= len(entry[1])
+                texts.append(text)
+                chars += len(text)
 
     def _send(self, track: _Track, first: int, lines: list[str]) -> None:
         text = "".join(lines)
@@ -252,7 +307,7 @@ class Outbox:
             if self._sent_bytes < WINDOW_BYTES // 2 and len(self._sent) < WINDOW_CHUNKS // 2:
                 self._detached = False
                 return
-            if self._detached or self._interrupts.pending:
+            if self._detached or self.interrupts.pending:
                 track.recording.shrink()
                 return
             if time.monotonic() > give_up_at:
@@ -273,19 +328,22 @@ class Outbox:
 
     def _drop_excess(self) -> None:
         while self.pending_chars > IDLE_CHARS and self.entries:
-            entry = self.entries.popleft()
-            self.pending_chars -= entry[5] if entry[0] is None else len(entry[1])
+            self.pending_chars -= len(self.entries.popleft()[1])
 
     def _flush_forever(self) -> None:
         while True:
-            self._wanted.wait()
-            self._hurry.wait(FLUSH_DELAY_S)
+            due = min((buffer.due for buffer in self._buffers.values() if buffer.due), default=0.0)
+            self._wanted.wait(max(0.0, due - time.monotonic()) if due else None)
             self._wanted.clear()
-            self._hurry.clear()
-            self._armed = False
-            self.flush()
+            now = time.monotonic()
+            for buffer in self._buffers.values():
+                if buffer.due and buffer.due <= now:
+                    buffer.flush()
+            if self.entries:
+                self._write_out()
 
 
-def _streams(name: str | None, text: str) -> Any:
+def _stream_bodies(name: str | None, text: str) -> Iterator[str]:
     for start in range(0, len(text), STREAM_CHARS):
-        yield "stream", {"name": name, "text": text[start : start + STREAM_CHARS]}, {}, ()
+        content = {"name": name, "text": text[start : start + STREAM_CHARS]}
+        yield wire.encode_body("stream", content, {}, ())

@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from . import usage
@@ -107,7 +108,11 @@ class Agent:
         finally:
             self.interrupts.disarm()
             self.capture.drain()
-        self.outbox.post("done", {"reply": reply, "state": self._state()})
+        try:
+            self.outbox.post("done", {"reply": reply, "state": self._state()})
+        except ValueError as exc:  # a payload or an expression's value that is no JSON
+            failed = {"status": "error", "ename": "ValueError", "evalue": str(exc), "traceback": []}
+            self.outbox.post("done", {"reply": failed, "state": self._state()})
         self.outbox.flush()
         self.outbox.end()
 
@@ -143,7 +148,7 @@ class Agent:
         kind, content = request["type"], request["content"]
         if kind == "hello":
             return self._hello(content)
-        self.backend.set_parent(request.get("parent") or {})
+        self.backend.set_parent(_whole_message(request))
         if "execution_count" in request:
             self.backend.execution_count = request["execution_count"]
         if kind == "execute":
@@ -185,6 +190,10 @@ class Agent:
         self.interrupts.install()
         self.capture.restore()
         self.obituary.renew()
+        if self._comms is not None:
+            from . import comms
+
+            comms.take_over()
         sys.modules["__main__"] = self.user_module
         if not self.loop.is_closed():
             asyncio.set_event_loop(self.loop)
@@ -243,12 +252,14 @@ class Agent:
 
         self.stdin.refusal = StdinNotImplementedError
         try:
-            from . import comms
+            from . import comms, standins
         except ImportError:
             return backend
         self._comms = comms.install(self.outbox)
-        backend.shell.kernel.comm_manager = self._comms
-        backend.shell.configurables.append(self._comms)
+        shell = backend.shell
+        shell.kernel.comm_manager = self._comms
+        app = standins.install(shell, shell.kernel, comms.BaseComm, comms.CommManager)
+        shell.configurables += [self._comms, app]
         return backend
 
     async def _comm(self, request: Content) -> Content:
@@ -276,6 +287,26 @@ class Agent:
         self.backend.shutdown()
         atexit._run_exitfuncs()
         return {"status": "ok"}
+
+
+def _whole_message(request: Content) -> Content:
+    """The request as the message it was, with the fields that ipykernel's ``get_parent()`` has."""
+    parent = request.get("parent") or {}
+    header = dict(parent.get("header") or {})
+    if isinstance(header.get("date"), str):
+        try:
+            header["date"] = datetime.fromisoformat(header["date"].replace("Z", "+00:00"))
+        except ValueError:
+            pass
+    return {
+        "header": header,
+        "msg_id": header.get("msg_id", ""),
+        "msg_type": header.get("msg_type", ""),
+        "parent_header": parent.get("parent_header") or {},
+        "metadata": parent.get("metadata") or {},
+        "content": request["content"],
+        "buffers": [],
+    }
 
 
 def _has_children() -> bool:

@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import warnings
-import zlib
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -21,25 +20,30 @@ from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magics.code import CodeMagics, MacroToEdit
 from IPython.core.usage import default_banner
 from IPython.utils.process import system
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default, observe
 
-from .display import FrameDisplayHook, FrameDisplayPublisher
+from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
+from .murmur import murmur2
 from .outbox import Outbox
 
+NAME_SEED = 0xC70F6907
+"""The seed of ipykernel's hash: the same cell has the same name there and here."""
+AGENT_FILES = "<_daytona_agent_"
 
-class CellCompiler(CachingCompiler):
+
+class XCachingCompiler(CachingCompiler):
     """Names the code of a cell like ipykernel does, so that warnings and tracebacks read the same."""
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
         """A file name that no file has; IPython shows it as ``Cell In[n]``."""
         name = os.environ.get("IPYKERNEL_CELL_NAME")
         if name is None:
-            digest = zlib.crc32(raw_code.encode("utf-8", "surrogatepass"))
+            digest = murmur2(raw_code.encode("utf-8", "surrogatepass"), NAME_SEED)
             name = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}", f"{digest}.py")
         return name
 
@@ -113,11 +117,29 @@ class KernelMagics(Magics):
         print("Kernel does not support subshells")
 
 
+@magics_class
+class RefusedMagics(Magics):
+    """What only the kernel's side can do. Whoever meets these is not at the top level of a cell."""
+
+    @no_var_expand
+    @line_cell_magic
+    def daytona(self, line: str, cell: str | None = None) -> None:
+        """Files, previews, the desktop and the life of the sandbox; see ``%daytona help``.
+
+        It runs on the kernel's machine, because of what is written at the top level of a cell.
+        """
+        raise UsageError(
+            "%daytona works only as a line of its own at the top level of a cell, not in a loop, a function, "
+            "an if or a string that is run: it acts on the user's machine, and code in the sandbox must not "
+            "be able to ask for that. Put it in a cell, or a line, of its own."
+        )
+
+
 class ZMQInteractiveShell(InteractiveShell):
     """IPython's shell with frames for output. Named after ipykernel's, which libraries look for."""
 
-    displayhook_class = Type(FrameDisplayHook)
-    display_pub_class = Type(FrameDisplayPublisher)
+    displayhook_class = Type(ZMQShellDisplayHook)
+    display_pub_class = Type(ZMQDisplayPublisher)
     exiter = Instance(ZMQExitAutocall)
     kernel = AnyTrait()
     readline_use = CBool(False)
@@ -132,6 +154,8 @@ class ZMQInteractiveShell(InteractiveShell):
         super().__init__(*args, **kwargs)
         if "IPKernelApp" not in self.config:
             self.config.IPKernelApp.connection_file = ""  # tqdm and others ask for this key
+        self.show_rewritten_input = False
+        self.extension_manager.load_extension("storemagic")
 
     @default("banner1")
     def _default_banner1(self) -> str:
@@ -168,7 +192,7 @@ class ZMQInteractiveShell(InteractiveShell):
     def init_magics(self) -> None:
         """Add the kernel's magics."""
         super().init_magics()
-        self.register_magics(KernelMagics)
+        self.register_magics(KernelMagics, RefusedMagics)
         self.magics_manager.register_alias("ed", "edit")
 
     def init_virtualenv(self) -> None:
@@ -200,9 +224,15 @@ class ZMQInteractiveShell(InteractiveShell):
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
         if self.displayhook.msg is not None:
             self._last_traceback_during_displayhook = True
-        content = {"traceback": stb, "ename": str(etype.__name__), "evalue": safe_str(evalue)}
+        # An exception whose str() fails is replaced by that failure, as under ipykernel.
+        content = {"traceback": stb, "ename": str(etype.__name__), "evalue": str(evalue)}
         self._outbox.post("error", content)
         self._last_traceback = stb
+
+    def _get_exc_info(self, exc_tuple: Any = None) -> Any:
+        """The exception to show, without the agent's own frames."""
+        etype, evalue, traceback = super()._get_exc_info(exc_tuple)
+        return etype, evalue, without_agent(traceback)
 
     def enable_gui(self, gui: Any = None) -> None:
         """There is no screen in the sandbox; ``inline`` and none need none."""
@@ -234,6 +264,20 @@ ZMQInteractiveShell.__module__ = "ipykernel.zmqshell"
 InteractiveShellABC.register(ZMQInteractiveShell)
 
 
+def without_agent(traceback: Any) -> Any:
+    """``traceback`` less the frames of the agent: they are no part of anybody's program."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(AGENT_FILES):
+        traceback = traceback.tb_next
+    entry = traceback
+    while entry is not None:
+        following = entry.tb_next
+        if following is not None and following.tb_frame.f_code.co_filename.startswith(AGENT_FILES):
+            entry.tb_next = following.tb_next
+        else:
+            entry = following
+    return traceback
+
+
 def safe_str(value: object) -> str:
     """``str(value)``, or a word about why there is none: an exception's ``__str__`` may fail."""
     try:
@@ -242,7 +286,7 @@ def safe_str(value: object) -> str:
         return f"<exception str() failed: {type(exc).__name__}>"
 
 
-class KernelProxy:
+class IPythonKernel:
     """What user code finds as ``get_ipython().kernel``: the little of a kernel that libraries use."""
 
     def __init__(self) -> None:
@@ -282,10 +326,14 @@ def make_shell(user_ns: dict[str, Any], user_module: Any, outbox: Outbox) -> ZMQ
     """Start IPython around ``user_ns``, the context's own globals."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     sys.displayhook = sys.__displayhook__
-    kernel = KernelProxy()
+    kernel = IPythonKernel()
     init_pdb()
     shell: ZMQInteractiveShell = ZMQInteractiveShell.instance(
-        user_ns=user_ns, user_module=user_module, kernel=kernel, compiler_class=CellCompiler, outbox=outbox
+        user_ns=user_ns,
+        user_module=user_module,
+        kernel=kernel,
+        compiler_class=XCachingCompiler,
+        outbox=outbox,
     )
     kernel.shell = shell
     return shell

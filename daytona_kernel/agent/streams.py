@@ -20,16 +20,22 @@ AWAY_S = 0.0005
 
 
 class OutStream(io.TextIOBase):
-    """A text stream that feeds the outbox. Named after ipykernel's, since error messages show the name."""
+    """A text stream that feeds the outbox. Named after ipykernel's, since error messages show the name.
+
+    Text is kept per stream and passed on as ipykernel does it: on ``flush()``, before a display, a result
+    or an error, at the end of the cell (stdout first), and a moment after the first character. So output
+    that goes to both streams comes in the order people are used to.
+    """
 
     encoding = "UTF-8"
-    errors = "strict"
+    errors = None
 
     def __init__(self, outbox: Outbox, capture: Capture, name: str, fd: int) -> None:
         self._outbox = outbox
         self._capture = capture
         self.name = name
         self._fd = fd
+        self._buffer = outbox.buffer(name)
         self._closed = False
         self._pid = os.getpid()
         self._last = 0.0
@@ -46,7 +52,7 @@ class OutStream(io.TextIOBase):
                 return self._write_in_child(string)
             self._capture.drain()
         self._last = now
-        self._outbox.write(self.name, string)
+        self._buffer.write(string)
         return len(string)
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
@@ -55,7 +61,10 @@ class OutStream(io.TextIOBase):
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing to do: the outbox keeps the order and sends text within 20 ms."""
+        """Pass on what is buffered, and have it sent at once."""
+        if not self._closed and os.getpid() == self._pid:
+            self._buffer.flush()
+            self._outbox.hurry()
 
     def fileno(self) -> int:
         """The captured descriptor, so that ``subprocess`` can inherit this stream."""
@@ -158,7 +167,7 @@ class Capture:
                 return
             text = self._decoders[fd].decode(os.read(fd, 65536))
             if text:
-                self._outbox.write(self._names[fd], text)
+                self._outbox.buffer(self._names[fd]).write(text)
 
 
 def _available(fd: int) -> int:
