@@ -130,14 +130,25 @@ async def test_bad_requests_to_a_running_server(api, home):
     await api("POST", "/lsp/stop", json=project)
 
 
+def processes_in(directory):
+    """The processes whose working directory is ``directory``: there is at least one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "cwd") == str(directory):
+                found.append(int(process.name))
+        except OSError:
+            continue  # ended, or not ours
+    assert found
+    return found
+
+
 @needs_pylsp
 async def test_a_server_that_dies_is_noticed_and_can_be_started_again(api, home):
     project = {"languageId": "python", "pathToProject": str(home)}
     await api("POST", "/lsp/start", json=project)
-    here = [p for p in Path("/proc").glob("[0-9]*") if os.path.realpath(p / "cwd") == str(home)]
-    for process in here:
-        os.kill(int(process.name), signal.SIGKILL)
-    assert here
+    for pid in processes_in(home):
+        os.kill(pid, signal.SIGKILL)
     code = ""
     while code != "LSP_SERVER_NOT_INITIALIZED":
         async with api.session.get("/lsp/workspacesymbols", params={**project, "query": "x"}) as answer:
