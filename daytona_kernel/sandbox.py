@@ -11,6 +11,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ TRANSITIONAL = (
     "unknown",
 )
 KEEPALIVE_S = 60.0
+STATE_POLL_S = 0.5
+CLEAN_UP_S = 3.0
+"""Jupyter kills a kernel 5 s after it was asked to end."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,9 @@ class SandboxManager:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 sandbox = await self._client.create(params, timeout=timeout_s)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._clean_up_failed(exc, params.name), CLEAN_UP_S)
             raise
         except Exception as exc:
             await self._clean_up_failed(exc, params.name)
@@ -273,10 +279,10 @@ class SandboxManager:
             return CreateSandboxFromImageParams(image=settings.image, resources=resources, **options)
         return CreateSandboxFromSnapshotParams(snapshot=settings.snapshot or None, **options)
 
-    async def _clean_up_failed(self, exc: Exception, name: str | None) -> None:
+    async def _clean_up_failed(self, exc: BaseException, name: str | None) -> None:
         """A creation that failed half-way may have left a sandbox behind; nobody else would delete it."""
         assert self._client is not None
-        key = getattr(exc, "sandbox_id", None) or (name if _status(exc) is None else None)
+        key = getattr(exc, "sandbox_id", None) or (name if (_status(exc) or 500) >= 500 else None)
         if not key:
             return
         try:
@@ -290,7 +296,7 @@ class SandboxManager:
         deadline = time.monotonic() + (self.settings.create_timeout or math.inf)
         while (state := _value(sandbox.state)) in TRANSITIONAL and time.monotonic() < deadline:
             self._on_status(f"Waiting for the sandbox ({state}) …")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(STATE_POLL_S)
             await sandbox.refresh_data()
         if state == STARTED:
             self._on_status(None)
@@ -421,10 +427,10 @@ class _Translated:
 
 
 def translate(exc: Exception) -> DaytonaKernelError:
-    """Our error for one of the SDK's: by HTTP status where there is one."""
+    """Our error for one of the SDK's: by HTTP status, or by what caused it where there was no answer."""
     status = _status(exc)
     text = _one_line(exc)
-    if status == 401 or type(exc).__name__ == "DaytonaAuthenticationError":
+    if status == 401 or _is_a(exc, "DaytonaAuthenticationError"):
         return CredentialsError(f"Daytona refused the credentials ({text}).")
     if status == 403:
         return CredentialsError(
@@ -434,33 +440,53 @@ def translate(exc: Exception) -> DaytonaKernelError:
         return SandboxError(
             f"Daytona asks for patience ({text}).", hint="Wait a little and run the cell again."
         )
-    if status is None:
+    if status is not None:
+        return SandboxError(
+            f"Daytona answered {status}: {text}",
+            hint="Run the cell again; if it stays, see the service's status.",
+        )
+    if _is_a(exc, "InvalidURL"):
+        return ConfigurationError(
+            f"The API URL is not a URL ({text}).", hint="DAYTONA_API_URL looks like https://host/api."
+        )
+    if _is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
         return ConnectionFailed(f"Daytona could not be reached ({text}).")
-    return SandboxError(
-        f"Daytona answered {status}: {text}",
-        hint="Run the cell again; if it stays, see the service's status.",
-    )
+    if _is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
+        return ConfigurationError(f"Daytona's SDK refuses that: {text}")
+    return SandboxError(f"Daytona's SDK failed: {text}", hint="Run the cell again.")
 
 
 def _creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
     if isinstance(exc, DaytonaKernelError):
         return exc
-    text = _one_line(exc)
-    if type(exc).__name__ == "DaytonaTimeoutError" or isinstance(exc, asyncio.TimeoutError):
+    status, text = _status(exc), _one_line(exc)
+    late = _is_a(exc, "DaytonaTimeoutError", "TimeoutError") and not _is_a(exc, "DaytonaConnectionError")
+    if late and status in (None, 408):
         return SandboxCreationFailed(
-            f"The sandbox was not ready within {settings.create_timeout:g} s.",
+            f"The sandbox was not ready within {settings.create_timeout or 0:g} s.",
             hint="Run the cell again, or raise create_timeout (DAYTONA_KERNEL_CREATE_TIMEOUT).",
         )
-    if _status(exc) in (400, 404) and settings.snapshot:
+    if status in (400, 404) and settings.snapshot:
         return SandboxCreationFailed(
             f"No sandbox could be made from the snapshot {settings.snapshot!r}: {text}",
             hint="Check the snapshot's name and state.",
         )
-    if _status(exc) in (None, 401, 403, 429):
-        return translate(exc)
-    if _status(exc) == 400:
+    if status == 400:
         return ConfigurationError(f"Daytona refused to make the sandbox: {text}")
-    return SandboxCreationFailed(f"The sandbox could not be made: {text}", hint="Run the cell again.")
+    error = translate(exc)
+    if type(error) is SandboxError and status != 429:
+        return SandboxCreationFailed(f"The sandbox could not be made: {text}", hint="Run the cell again.")
+    return error
+
+
+def _is_a(exc: BaseException, *names: str) -> bool:
+    """Whether ``exc``, or what caused it, is of a class so named: the SDK wraps what it meets."""
+    seen: BaseException | None = exc
+    while seen is not None:
+        if any(cls.__name__ in names for cls in type(seen).__mro__):
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def _one_line(exc: BaseException) -> str:

@@ -1,0 +1,493 @@
+"""Decisions about the sandbox: which one, what its state asks for, what is told when the service refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from daytona.common import errors as sdk
+
+from daytona_kernel import sandbox as module
+from daytona_kernel.config import DaytonaSettings
+from daytona_kernel.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    CredentialsError,
+    DaytonaKernelError,
+    SandboxCreationFailed,
+    SandboxError,
+    SandboxGone,
+    SandboxNotFound,
+    SandboxStartFailed,
+)
+from daytona_kernel.sandbox import SandboxManager, Service, notebook_label, owner_label, translate
+
+
+@dataclass
+class FakeSandbox:
+    """A sandbox of the fake service. ``states``: what the next looks at it find."""
+
+    id: str = "s1"
+    name: str = "box"
+    state: Any = "started"
+    labels: dict[str, str] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
+    error_reason: str | None = None
+    start_error: Exception | None = None
+    refresh_error: Exception | None = None
+    calls: list[str] = field(default_factory=list)
+    toolbox_proxy_url: str = "http://127.0.0.1:1/toolbox/"
+
+    async def refresh_data(self) -> None:
+        if self.refresh_error is not None:
+            raise self.refresh_error
+        if self.states:
+            self.state = self.states.pop(0)
+
+    async def start(self, timeout: float | None = None) -> None:
+        self.calls.append("start")
+        if self.start_error is not None:
+            raise self.start_error
+        self.state = "started"
+
+    async def delete(self, timeout: float | None = None) -> None:
+        self.calls.append("delete")
+        self.state = "destroyed"
+
+    async def refresh_activity(self) -> None:
+        self.calls.append("refresh_activity")
+
+
+class FakeService:
+    """What the manager uses of ``AsyncDaytona``."""
+
+    def __init__(self, *sandboxes: FakeSandbox) -> None:
+        self.sandboxes = {item.id: item for item in sandboxes}
+        self.created: list[Any] = []
+        self.create_error: BaseException | None = None
+        self.create_makes_one_first = False
+        self.creating = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+        self._sandbox_api = self
+
+    async def get(self, key: str) -> FakeSandbox:
+        for item in self.sandboxes.values():
+            if key in (item.id, item.name):
+                return item
+        raise sdk.DaytonaNotFoundError("no such sandbox", status_code=404)
+
+    async def list(self, query: Any) -> AsyncIterator[FakeSandbox]:
+        for item in self.sandboxes.values():
+            if query.labels.items() <= item.labels.items():
+                yield item
+
+    async def create(self, params: Any, timeout: float | None = None) -> FakeSandbox:
+        self.created.append(params)
+        made = FakeSandbox(id="new", name=params.name, labels=params.labels)
+        if self.create_makes_one_first:
+            self.sandboxes["new"] = made
+        self.creating.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.create_error is not None:
+            raise self.create_error
+        self.sandboxes["new"] = made
+        return made
+
+    async def delete(self, sandbox: FakeSandbox, timeout: float | None = None) -> None:
+        await sandbox.delete()
+        del self.sandboxes[sandbox.id]
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        self.sandboxes[sandbox_id].calls.append("stop")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DAYTONA_") or name == "JPY_SESSION_NAME":
+            monkeypatch.delenv(name)
+
+
+def manager(service: FakeService, **settings: Any) -> SandboxManager:
+    made = SandboxManager(DaytonaSettings(**settings))
+    made._client = service  # type: ignore[assignment]
+    made.service = Service("http://x/api", "k", True)
+    return made
+
+
+# -- which one -----------------------------------------------------------------------------------------
+
+
+async def test_without_any_other_a_new_sandbox_is_made_and_is_ours() -> None:
+    service = FakeService()
+    made = manager(service)
+    assert (await made.acquire()).id == "new"
+    assert made.owned
+    (params,) = service.created
+    assert params.labels == {"daytona-kernel": "1"}
+    assert params.auto_delete_interval == 7 * 24 * 60
+    assert params.snapshot is None
+
+
+async def test_a_named_sandbox_is_used_and_is_not_ours() -> None:
+    service = FakeService(FakeSandbox(name="mine"))
+    made = manager(service, sandbox="mine")
+    assert (await made.acquire("other")).name == "mine"
+    assert not made.owned
+    assert service.created == []
+
+
+async def test_a_named_sandbox_that_does_not_exist_is_an_error_and_none_is_made() -> None:
+    service = FakeService()
+    with pytest.raises(SandboxNotFound, match="'mine'"):
+        await manager(service, sandbox="mine").acquire()
+    assert service.created == []
+
+
+async def test_a_restarted_kernel_has_its_sandbox_again() -> None:
+    made = manager(FakeService(FakeSandbox(id="s7")))
+    assert (await made.acquire("s7")).id == "s7"
+    assert made.owned
+    assert made.notice == ""
+
+
+async def test_a_restarted_kernel_whose_sandbox_is_gone_gets_a_new_one_and_hears_of_it() -> None:
+    made = manager(FakeService())
+    assert (await made.acquire("s7")).id == "new"
+    assert "Variables and files are lost" in made.notice
+
+
+async def test_a_notebook_finds_its_sandbox_of_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
+    mine = {module.LABEL_NOTEBOOK: notebook_label("/home/me/a.ipynb")}
+    service = FakeService(
+        FakeSandbox(id="other"),
+        FakeSandbox(id="broken", labels=mine, state="error"),
+        FakeSandbox(id="mine", labels=mine, state="stopped"),
+    )
+    made = manager(service)
+    assert (await made.acquire()).id == "mine"
+    assert service.sandboxes["mine"].calls == ["start"]
+    assert "again" in made.notice
+
+
+async def test_a_new_sandbox_of_a_notebook_can_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
+    service = FakeService()
+    await manager(service).acquire()
+    assert service.created[0].labels[module.LABEL_NOTEBOOK] == notebook_label("/home/me/a.ipynb")
+    assert "a.ipynb" not in str(service.created[0].labels)
+
+
+async def test_a_headless_sandbox_is_ephemeral_names_its_owner_and_is_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
+    mine = {module.LABEL_NOTEBOOK: notebook_label("/home/me/a.ipynb")}
+    service = FakeService(FakeSandbox(id="mine", labels=mine))
+    await manager(service, headless=True).acquire()
+    (params,) = service.created
+    assert params.ephemeral
+    assert params.labels[module.LABEL_OWNER] == owner_label()
+    assert module.LABEL_NOTEBOOK not in params.labels
+
+
+def test_the_owner_label_names_this_process_and_its_start() -> None:
+    pid, start = owner_label().split(":")
+    assert int(pid) == os.getpid()
+    assert int(start) > 0
+
+
+async def test_all_settings_reach_the_service_in_its_units() -> None:
+    service = FakeService()
+    await manager(
+        service,
+        snapshot="snap",
+        env_vars={"A": 1},
+        labels={"team": "x"},
+        network_block_all=True,
+        auto_stop="2h",
+        auto_delete=None,
+    ).acquire()
+    (params,) = service.created
+    assert (params.snapshot, params.env_vars, params.network_block_all) == ("snap", {"A": "1"}, True)
+    assert params.labels == {"daytona-kernel": "1", "team": "x"}
+    assert params.auto_stop_interval == 120
+    assert params.auto_delete_interval is None
+
+
+async def test_an_image_comes_with_its_sizes() -> None:
+    service = FakeService()
+    await manager(service, image="python:3.12", cpu=2, memory_gib=4).acquire()
+    (params,) = service.created
+    assert params.image == "python:3.12"
+    assert (params.resources.cpu, params.resources.memory, params.resources.disk) == (2, 4, None)
+
+
+async def test_a_wrong_combination_is_refused_before_anything_is_called() -> None:
+    service = FakeService()
+    with pytest.raises(ConfigurationError):
+        await manager(service, snapshot="a", image="b").acquire()
+    assert service.created == []
+
+
+async def test_credentials_that_are_asked_for_but_missing_are_an_error() -> None:
+    with pytest.raises(CredentialsError, match="DAYTONA_API_KEY"):
+        await SandboxManager(DaytonaSettings(backend="daytona")).acquire()
+
+
+# -- what its state asks for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["stopped", "archived", "paused"])
+async def test_a_sandbox_at_rest_is_started(state: str) -> None:
+    service = FakeService(FakeSandbox(state=state))
+    made = manager(service, sandbox="box")
+    assert (await made.acquire()).state == "started"
+
+
+@pytest.mark.parametrize("state", ["error", "build_failed"])
+async def test_a_broken_sandbox_is_told_with_its_reason(state: str) -> None:
+    service = FakeService(FakeSandbox(state=state, error_reason="disk full"))
+    with pytest.raises(SandboxStartFailed, match=f"{state}: disk full"):
+        await manager(service, sandbox="box").acquire()
+
+
+@pytest.mark.parametrize("state", ["destroyed", "destroying", "archived_forever"])
+async def test_a_sandbox_that_is_going_is_gone(state: str) -> None:
+    with pytest.raises(SandboxGone, match=state):
+        await manager(FakeService(FakeSandbox(state=state)), sandbox="box").acquire()
+
+
+async def test_a_sandbox_between_two_states_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATE_POLL_S", 0.001)
+    said: list[str | None] = []
+    service = FakeService(FakeSandbox(state="stopping", states=["stopping", "stopped"]))
+    made = manager(service, sandbox="box")
+    made._on_status = said.append
+    await made.acquire()
+    assert service.sandboxes["s1"].calls == ["start"]
+    assert said[0] == "Waiting for the sandbox (stopping) …"
+    assert said[-1] is None
+
+
+async def test_a_start_that_fails_is_an_error_of_ours() -> None:
+    service = FakeService(FakeSandbox(state="stopped", start_error=sdk.DaytonaError("no runner")))
+    with pytest.raises(SandboxStartFailed, match="no runner"):
+        await manager(service, sandbox="box").acquire()
+
+
+async def acquired(sandbox: FakeSandbox, **settings: Any) -> SandboxManager:
+    made = manager(FakeService(sandbox), **settings)
+    await made.acquire(sandbox.id)
+    return made
+
+
+async def test_a_sandbox_that_still_runs_needs_nothing() -> None:
+    made = await acquired(FakeSandbox())
+    assert await made.ensure_started()
+
+
+async def test_a_sandbox_that_has_stopped_is_started_and_its_processes_are_gone() -> None:
+    box = FakeSandbox()
+    made = await acquired(box)
+    box.state = "stopped"
+    assert not await made.ensure_started()
+    assert box.calls == ["start"]
+
+
+async def test_a_deleted_sandbox_is_forgotten() -> None:
+    box = FakeSandbox()
+    made = await acquired(box)
+    box.refresh_error = sdk.DaytonaNotFoundError("gone", status_code=404)
+    with pytest.raises(SandboxGone):
+        await made.ensure_started()
+    assert made.sandbox is None
+
+
+async def test_a_service_that_can_not_be_asked_is_no_verdict_on_the_sandbox() -> None:
+    box = FakeSandbox()
+    made = await acquired(box)
+    box.refresh_error = sdk.DaytonaConnectionError("no route")
+    with pytest.raises(ConnectionFailed):
+        await made.ensure_started()
+    assert made.sandbox is box  # type: ignore[comparison-overlap]
+    assert await made.state() == ""
+    box.refresh_error = sdk.DaytonaNotFoundError("gone", status_code=404)
+    assert await made.state() == "destroyed"
+
+
+# -- what is told --------------------------------------------------------------------------------------
+
+
+def caused(outer: Exception, cause: Exception) -> Exception:
+    outer.__cause__ = cause
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (sdk.DaytonaAuthenticationError("bad key", status_code=401), CredentialsError),
+        (sdk.DaytonaAuthenticationError("Authentication credentials not found."), CredentialsError),
+        (sdk.DaytonaForbiddenError("not yours", status_code=403), CredentialsError),
+        (sdk.DaytonaRateLimitError("slow down", status_code=429), SandboxError),
+        (sdk.DaytonaConnectionError("refused"), ConnectionFailed),
+        (sdk.DaytonaConnectionTimeoutError("timed out"), ConnectionFailed),
+        (OSError("no network"), ConnectionFailed),
+        (asyncio.TimeoutError(), ConnectionFailed),
+        (caused(sdk.DaytonaError("x"), aiohttp.ServerDisconnectedError()), ConnectionFailed),
+        (caused(sdk.DaytonaError("garbage/x"), aiohttp.InvalidURL("garbage")), ConfigurationError),
+        (sdk.DaytonaBadRequestError("must be positive"), ConfigurationError),
+        (sdk.DaytonaError("it broke"), SandboxError),
+        (sdk.DaytonaInternalServerError("oops", status_code=500), SandboxError),
+        (sdk.DaytonaConflictError("busy", status_code=409), SandboxError),
+        (RuntimeError("a bug"), SandboxError),
+    ],
+)
+def test_each_error_of_the_sdk_has_one_of_ours_that_keeps_its_words(
+    error: Exception, ours: type[DaytonaKernelError]
+) -> None:
+    found = translate(error)
+    assert type(found) is ours
+    assert str(error) in str(found)
+    assert found.hint or ours is ConfigurationError
+
+
+def test_an_error_without_words_is_told_by_its_name_and_a_long_one_is_cut() -> None:
+    assert "TimeoutError" in str(translate(asyncio.TimeoutError()))
+    assert len(str(translate(sdk.DaytonaError("x\n" * 5000)))) < 600
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "ours", "words"),
+    [
+        (sdk.DaytonaTimeoutError("late"), {}, SandboxCreationFailed, "within 120 s"),
+        (sdk.DaytonaQueueTimeoutError("late"), {}, SandboxCreationFailed, "DAYTONA_KERNEL_CREATE_TIMEOUT"),
+        (sdk.DaytonaConnectionTimeoutError("late"), {}, ConnectionFailed, "could not be reached"),
+        (
+            sdk.DaytonaNotFoundError("nope", status_code=404),
+            {"snapshot": "sn"},
+            SandboxCreationFailed,
+            "'sn'",
+        ),
+        (
+            sdk.DaytonaBadRequestError("nope", status_code=400),
+            {"snapshot": "sn"},
+            SandboxCreationFailed,
+            "'sn'",
+        ),
+        (sdk.DaytonaBadRequestError("cpu", status_code=400), {}, ConfigurationError, "cpu"),
+        (sdk.DaytonaForbiddenError("quota", status_code=403), {}, CredentialsError, "quota"),
+        (sdk.DaytonaRateLimitError("slow", status_code=429), {}, SandboxError, "patience"),
+        (sdk.DaytonaError("state: error, reason: no runner"), {}, SandboxCreationFailed, "no runner"),
+        (sdk.DaytonaInternalServerError("oops", status_code=500), {}, SandboxCreationFailed, "oops"),
+        (sdk.DaytonaConnectionError("refused"), {}, ConnectionFailed, "refused"),
+    ],
+)
+async def test_a_creation_that_fails_says_why(
+    error: Exception, settings: dict[str, Any], ours: type[DaytonaKernelError], words: str
+) -> None:
+    service = FakeService()
+    service.create_error = error
+    with pytest.raises(DaytonaKernelError, match=words) as caught:
+        await manager(service, **settings).acquire()
+    assert type(caught.value) is ours
+    assert caught.value.__cause__ is error
+
+
+async def test_the_next_try_after_a_failed_creation_may_succeed() -> None:
+    service = FakeService()
+    service.create_error = sdk.DaytonaError("x")
+    made = manager(service)
+    with pytest.raises(DaytonaKernelError):
+        await made.acquire()
+    service.create_error = None
+    assert (await made.acquire()).id == "new"
+
+
+async def test_a_creation_that_fails_half_way_leaves_no_sandbox_behind() -> None:
+    service = FakeService()
+    service.create_makes_one_first = True
+    service.create_error = sdk.DaytonaTimeoutError("late")
+    with pytest.raises(SandboxCreationFailed):
+        await manager(service).acquire()
+    assert service.sandboxes == {}
+
+
+async def test_a_creation_that_is_given_up_leaves_no_sandbox_behind() -> None:
+    service = FakeService()
+    service.create_makes_one_first = True
+    service.hold = asyncio.Event()
+    creating = asyncio.ensure_future(manager(service).acquire())
+    await service.creating.wait()
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert service.sandboxes == {}
+
+
+# -- the end -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "owned", "done", "calls"),
+    [
+        ({}, True, "stopped", ["stop"]),
+        ({"headless": True}, True, "deleted", ["delete"]),
+        ({"on_shutdown": "keep"}, True, "kept", []),
+        ({"on_shutdown": "delete"}, True, "deleted", ["delete"]),
+        ({"on_shutdown": "stop", "headless": True}, True, "stopped", ["stop"]),
+        ({"on_shutdown": "delete"}, False, "kept", []),
+        ({}, False, "kept", []),
+    ],
+)
+async def test_what_becomes_of_the_sandbox(
+    settings: dict[str, Any], owned: bool, done: str, calls: list[str]
+) -> None:
+    box = FakeSandbox()
+    made = await acquired(box, **settings)
+    made.owned = owned
+    assert await made.release() == done
+    assert box.calls == calls
+
+
+async def test_a_restart_keeps_the_sandbox_whatever_the_settings_say() -> None:
+    box = FakeSandbox()
+    made = await acquired(box, on_shutdown="delete")
+    assert await made.release(restarting=True) == "kept"
+    assert box.calls == []
+
+
+async def test_the_end_raises_nothing_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
+    made = await acquired(FakeSandbox())
+    made._client._sandbox_api.sandboxes.clear()  # type: ignore[union-attr]
+    assert await made.release() == "kept"
+    assert "sandbox s1 was left behind" in caplog.text
+
+
+async def test_a_kernel_without_a_sandbox_has_nothing_to_release() -> None:
+    assert await manager(FakeService()).release() == "kept"
+
+
+async def test_while_a_cell_runs_the_service_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEEPALIVE_S", 0.001)
+    box = FakeSandbox()
+    made = await acquired(box)
+    keeping = asyncio.ensure_future(made.keep_alive())
+    while box.calls.count("refresh_activity") < 3:
+        await asyncio.sleep(0.001)
+    keeping.cancel()
+
+
+def test_a_service_does_not_show_its_key() -> None:
+    assert "secret" not in repr(Service("http://x", "secret", False))
