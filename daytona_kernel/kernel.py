@@ -9,7 +9,9 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ Content = dict[str, Any]
 
 SHUTDOWN_TIMEOUT_S = 4.5
 """Jupyter kills a kernel 5 s after it was asked to end."""
+PARENT_POLL_S = 1.0
 PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
 """What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
@@ -353,6 +356,7 @@ class DaytonaKernel(Kernel):
             self.log.info("sandbox %s", released)
         except Exception as exc:
             self.log.warning("the session did not end in order: %s", type(exc).__name__)
+        self.link_session.stop_thread()
         if not restart:
             self._state_file.unlink(missing_ok=True)
         return {"status": "ok", "restart": restart}
@@ -376,17 +380,48 @@ class DaytonaKernelApp(IPKernelApp):
     capture_fd_output = False
 
     def init_kernel(self) -> None:
-        """Have our own log written where the application's goes, at its level (``DAYTONA_KERNEL_LOG``)."""
+        """Have our own log written where the application's goes; ``DAYTONA_KERNEL_LOG`` is its level."""
         log = logging.getLogger("daytona_kernel")
-        log.setLevel(os.environ.get("DAYTONA_KERNEL_LOG", "").upper() or self.log.level)
-        log.handlers = self.log.handlers
+        level = os.environ.get("DAYTONA_KERNEL_LOG", "").upper()
+        log.setLevel(level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else self.log.level)
+        handler = logging.StreamHandler(sys.__stderr__)
+        handler.setFormatter(logging.Formatter("[%(name)s] %(levelname)s | %(message)s"))
+        log.handlers = [handler]
         log.propagate = False
         super().init_kernel()
+
+    def init_signal(self) -> None:
+        """End in order on SIGTERM: a killed kernel must not leave its sandbox running."""
+        super().init_signal()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def init_poller(self) -> None:
+        """End in order, too, when whoever started the kernel is gone."""
+        if self.parent_handle and os.getppid() != 1:
+            threading.Thread(target=_follow_parent, name="daytona-parent", daemon=True).start()
+
+    def _on_sigterm(self, _signum: int, _frame: Any) -> None:
+        kernel = self.kernel
+        if kernel is None:
+            raise SystemExit(143)
+        self.io_loop.add_callback_from_signal(self._end, kernel)
+
+    async def _end(self, kernel: DaytonaKernel) -> None:
+        await kernel.do_shutdown(restart=False)
+        self.io_loop.stop()
 
     def init_iopub(self, context: Any) -> None:
         """Open the IOPub channel without ZMQ's limit of 1000 messages, beyond which it drops them unseen."""
         context.setsockopt(zmq.SNDHWM, 0)
         super().init_iopub(context)
+
+
+def _follow_parent() -> None:
+    """Send this process SIGTERM when its parent has changed, which means that the old one has ended."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _state_file(app: Any) -> Path:

@@ -12,6 +12,7 @@ import concurrent.futures
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -215,10 +216,12 @@ class Session:
 
     async def _prepare(self) -> None:
         """From nothing, or from a lost context, to an agent that answers."""
+        began = time.monotonic()
         if self.manager.sandbox is not None:
             await self._repair_sandbox()
         await self._acquire()
         assert self._toolbox is not None
+        acquired = time.monotonic()
         started = await self._starter.start(self._toolbox, self.execution_count)
         link, self.info = started.link, started.info
         self._notices += started.notices
@@ -228,6 +231,8 @@ class Session:
         self._link = link
         link.warm_up()
         self._ever_ready = True
+        now = time.monotonic()
+        log.info("ready: sandbox after %.3f s, Python in it %.3f s later", acquired - began, now - acquired)
         self._on_ready(
             {
                 "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
@@ -526,10 +531,10 @@ class Session:
         """Send SIGINT to the worker's process group, so that children of the cell get it, too."""
         assert self._toolbox is not None
         running.sent = running.interrupts
-        pid, group = self.info.get("pid"), self.info.get("process_group")
-        target = f"-{group}" if group == pid else str(pid)
+        pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
+        script = f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
         try:
-            status, output = await self._toolbox.execute("kill", "-INT", "--", target, timeout_s=10)
+            status, output = await self._toolbox.shell(script, 10)
             if status != 0:
                 log.warning("the interrupt was not delivered: %s", output[:200])
         except DaytonaKernelError as exc:
