@@ -1,0 +1,301 @@
+"""``%load_ext daytona_kernel``: ``%daytona`` and ``%%daytona`` in any IPython.
+
+Code of a ``%%daytona`` cell runs in a sandbox of its own session, which is made when it is first needed. The
+commands are those of the kernel's ``%daytona``. Unloading ends the session and undoes what loading did.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import atexit
+import concurrent.futures
+import getpass
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError as IPythonUsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+from .config import DaytonaSettings
+from .errors import DaytonaKernelError
+from .magics import registry
+from .magics.host import Bundle, Host, Result, UsageError
+from .magics.variables import RemoteError
+from .session import Interrupted, Session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+CLOSE_TIMEOUT_S = 30.0
+SHOW = "daytona_shown"
+"""What ``%daytona`` as a statement becomes: it shows its result and gives no value."""
+_LOADED = "_daytona_kernel_magics"
+
+
+class IPythonHost(Host):
+    """Shows a command's output with IPython's own display and streams."""
+
+    door = "ipython"
+
+    def __init__(self, session: Session, shell: InteractiveShell) -> None:
+        super().__init__(session)
+        self.shell = shell
+        self._lines: list[Any] = []
+        self._output = threading.Condition()
+
+    # What is shown is handed to the thread of the cell: display hooks and streams of IPython belong to it.
+
+    def _later(self, action: Any, *args: Any, **options: Any) -> None:
+        with self._output:
+            self._lines.append((action, args, options))
+            self._output.notify_all()
+
+    def pump(self, future: concurrent.futures.Future[Any]) -> Any:
+        """Show output until the future is done; its result. Ctrl-C cancels it."""
+        future.add_done_callback(lambda _: self._later(lambda: None))
+        try:
+            while not future.done():
+                with self._output:
+                    self._output.wait_for(lambda: self._lines, 0.2)
+                self._show_pending()
+        except KeyboardInterrupt:
+            self._cancel(future)
+            raise
+        finally:
+            self._show_pending()
+        return future.result()
+
+    def _cancel(self, future: concurrent.futures.Future[Any]) -> None:
+        """Interrupt what runs in the sandbox; what runs only here is cancelled."""
+        if self.session.busy:
+            self.session.interrupt()
+            try:
+                future.result(5)
+                return
+            except (Exception, concurrent.futures.CancelledError):
+                pass
+        future.cancel()
+
+    def _show_pending(self) -> None:
+        while True:
+            with self._output:
+                if not self._lines:
+                    return
+                lines, self._lines = self._lines, []
+            for action, args, options in lines:
+                action(*args, **options)
+
+    def write(self, text: str, *, error: bool = False) -> None:
+        """Write to ``sys.stdout`` or ``sys.stderr`` as they are in the cell."""
+        self._later(_write, text, error)
+
+    def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
+        """Use IPython's display publisher."""
+        self._later(_publish, self.shell, dict(data), dict(metadata or {}))
+
+    def publish(
+        self, type: str, content: dict[str, Any], metadata: Bundle, buffers: tuple[bytes, ...]
+    ) -> None:
+        """Show a message of the sandbox as if its code ran here. Comms are not passed on."""
+        if type == "stream":
+            self.write(str(content.get("text", "")), error=content.get("name") == "stderr")
+        elif type in ("display_data", "update_display_data", "execute_result"):
+            display_id = (content.get("transient") or {}).get("display_id")
+            transient = {"display_id": f"daytona-{display_id}"} if display_id else {}
+            data, about = content.get("data") or {}, content.get("metadata") or {}
+            self._later(_publish, self.shell, data, about, transient, type == "update_display_data")
+        elif type == "clear_output":
+            self._later(self.shell.display_pub.clear_output, bool(content.get("wait")))
+
+    def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Ask with ``input`` or ``getpass``, in the thread of the cell."""
+        answer: concurrent.futures.Future[str | None] = concurrent.futures.Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(getpass.getpass(prompt) if password else input(prompt))
+            except (EOFError, RuntimeError, NotImplementedError):
+                answer.set_result(None)
+
+        self._later(ask)
+        while not cancelled.is_set():
+            try:
+                return answer.result(0.1)
+            except concurrent.futures.TimeoutError:
+                continue
+        return None
+
+
+def _write(text: str, error: bool) -> None:
+    import sys
+
+    stream = sys.stderr if error else sys.stdout
+    stream.write(text)
+    stream.flush()
+
+
+def _publish(
+    shell: InteractiveShell, data: Any, metadata: Any, transient: Any = None, update: bool = False
+) -> None:
+    options: dict[str, Any] = {"transient": transient or {}, "update": update}
+    shell.display_pub.publish(data, metadata, **options)
+
+
+class ShowStatements(ast.NodeTransformer):
+    """Makes ``%daytona`` as a statement show its result, and in ``x = %daytona`` give it."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        """Rename the magic in ``get_ipython().run_line_magic('daytona', ...)`` as a statement."""
+        self.generic_visit(node)
+        call = node.value
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in ("run_line_magic", "run_cell_magic")
+            and call.args
+            and isinstance(call.args[0], ast.Constant)
+            and call.args[0].value == "daytona"
+        ):
+            call.args[0].value = SHOW
+        return node
+
+
+@magics_class
+class DaytonaMagics(Magics):  # type: ignore[misc]
+    """``%daytona`` of one IPython shell, and its session."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.settings = DaytonaSettings(parent=shell)
+        self._session: Session | None = None
+        self._host: IPythonHost | None = None
+
+    @property
+    def host(self) -> IPythonHost:
+        """The door, with its session; made when it is first needed."""
+        if self._host is None:
+            self._session = Session(self.settings, name=f"ipython-{os.getpid()}")
+            self._session.start(prepare=False)
+            self._host = IPythonHost(self._session, self.shell)
+            atexit.register(self.close)
+        return self._host
+
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def daytona(self, line: str, cell: str | None = None) -> Any:
+        """Run a command, or with a cell body the cell in the sandbox; see ``%daytona help``."""
+        return self._run(line, cell, show=False).value
+
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def daytona_shown(self, line: str, cell: str | None = None) -> None:
+        """The same as ``%daytona``, which becomes this where its value is not used."""
+        self._run(line, cell, show=True)
+
+    def _run(self, line: str, cell: str | None, *, show: bool) -> Result:
+        host = self.host
+        with _ipython_errors():
+            result: Result = host.pump(host.session.run(self._command(line, cell, show)))
+            if result.error is not None:
+                raise result.error
+        return result
+
+    async def _command(self, line: str, cell: str | None, show: bool) -> Result:
+        host, as_json = self.host, False
+        if cell is None:
+            result, as_json = await registry.run_line(host, line)
+        else:
+            result = await registry.run_cell(host, line, cell)
+        if show:
+            registry.show(host, result, as_json=as_json)
+        return result
+
+    def complete(self, shell: Any, event: Any) -> list[str]:
+        """Answer Tab in a ``%daytona`` line (IPython's ``complete_command`` hook)."""
+        from .magics.completion import complete_line
+
+        text = event.text_until_cursor
+        cell = text.lstrip().startswith("%%")
+        rest = text.split("daytona", 1)[1].lstrip() if "daytona" in text else ""
+        try:
+            found, length = self.host.session.run(complete_line(self.host, rest, cell=cell)).result(5)
+        except Exception:
+            return []
+        # IPython replaces its own idea of the last word, which may begin later than ours.
+        extra = length - len(event.symbol)
+        return [one[extra:] if extra > 0 else one for one in found]
+
+    def close(self) -> None:
+        """End the session; its sandbox is treated as the settings say."""
+        session, self._session, self._host = self._session, None, None
+        if session is None:
+            return
+        atexit.unregister(self.close)
+        try:
+            session.close().result(CLOSE_TIMEOUT_S)
+        except (Exception, concurrent.futures.CancelledError):
+            session_log().warning("the session did not end in order", exc_info=True)
+        session.stop_thread()
+
+
+def session_log() -> Any:
+    """This module's logger."""
+    import logging
+
+    return logging.getLogger(__name__)
+
+
+@contextmanager
+def _ipython_errors() -> Iterator[None]:
+    """Raise what IPython shows in few words: an error of ours needs no traceback of our own insides."""
+    try:
+        yield
+    except UsageError as exc:
+        raise IPythonUsageError(str(exc)) from None
+    except RemoteError:
+        raise
+    except (asyncio.CancelledError, concurrent.futures.CancelledError, Interrupted):
+        raise KeyboardInterrupt from None
+    except DaytonaKernelError as exc:
+        name, text = type(exc).__name__, str(exc)
+        exc._render_traceback_ = lambda *_: [f"\x1b[31m{name}\x1b[39m: {text}"]  # type: ignore[attr-defined]
+        raise
+
+
+def load(shell: InteractiveShell) -> None:
+    """Add the magics to a shell; once."""
+    if getattr(shell, _LOADED, None) is not None:
+        return
+    magics = DaytonaMagics(shell)
+    shell.register_magics(magics)
+    transformer = ShowStatements()
+    shell.ast_transformers.append(transformer)
+    shell.set_hook("complete_command", magics.complete, re_key=r"\s*(?:.*=\s*)?%%?daytona\s")
+    setattr(shell, _LOADED, (magics, transformer))
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics away again and end their session."""
+    loaded = getattr(shell, _LOADED, None)
+    if loaded is None:
+        return
+    magics, transformer = loaded
+    delattr(shell, _LOADED)
+    magics.close()
+    if transformer in shell.ast_transformers:
+        shell.ast_transformers.remove(transformer)
+    for name in ("daytona", SHOW):
+        for kind in ("line", "cell"):
+            shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop(DaytonaMagics.__name__, None)
+    _remove_hook(shell, magics.complete)
+
+
+def _remove_hook(shell: InteractiveShell, function: Any) -> None:
+    """Take a completer out of IPython's dispatcher, which has no method for it."""
+    dispatcher = shell.strdispatchers.get("complete_command")
+    for pattern, chain in list(getattr(dispatcher, "regexs", {}).items()):
+        if any(entry[1] == function for entry in chain.chain):
+            del dispatcher.regexs[pattern]

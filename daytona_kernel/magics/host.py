@@ -1,0 +1,110 @@
+"""Where a command runs: the kernel or a plain IPython. A command may do what a :class:`Host` offers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DaytonaKernelError
+
+if TYPE_CHECKING:
+    from daytona import AsyncDaytona, AsyncSandbox
+
+    from ..session import Session
+    from ..toolbox import Toolbox
+
+Bundle = Mapping[str, Any]
+
+
+class UsageError(DaytonaKernelError):
+    """What was typed can not be right; nothing was done."""
+
+
+class CommandFailed(DaytonaKernelError):
+    """A command could not do, or not do all of, what it was asked to."""
+
+
+@dataclass
+class Result:
+    """What a command has to show, and its value.
+
+    ``value`` is JSON-able: it is what ``name = %daytona ...`` and ``--json`` give. ``data`` and ``metadata``
+    are a mime bundle; ``text`` is its plain form. With ``error`` the result is shown, then that is raised.
+    """
+
+    value: Any = None
+    text: str = ""
+    html: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: DaytonaKernelError | None = None
+
+    def bundle(self) -> dict[str, Any]:
+        """All forms of the result, for a front end to choose from."""
+        bundle = dict(self.data)
+        if self.html:
+            bundle["text/html"] = self.html
+        bundle["text/plain"] = self.text
+        return bundle
+
+
+class Host(ABC):
+    """The session of a notebook, and ways to talk to its person. Commands use it on the session's loop."""
+
+    door = ""
+    """``kernel`` or ``ipython``."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.state: dict[str, Any] = {}
+        """What commands remember of this notebook: live preview links and the like."""
+
+    @abstractmethod
+    def write(self, text: str, *, error: bool = False) -> None:
+        """Write to the cell's stdout, or with ``error`` to its stderr."""
+
+    @abstractmethod
+    def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
+        """Show a mime bundle."""
+
+    @abstractmethod
+    def publish(
+        self, type: str, content: dict[str, Any], metadata: Bundle, buffers: tuple[bytes, ...]
+    ) -> None:
+        """Show a message that came from the sandbox, as it is: stream, display, result, clear_output."""
+
+    @abstractmethod
+    def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Ask the person for a line, on a thread of its own; ``None`` if nobody can be asked."""
+
+    async def ask(self, prompt: str, *, password: bool = False) -> str:
+        """Ask the person for a line. Raises :class:`UsageError` where nobody can be asked."""
+        cancelled = threading.Event()
+        try:
+            answer = await asyncio.to_thread(self.ask_blocking, prompt, password, cancelled)
+        finally:
+            cancelled.set()
+        if answer is None:
+            raise UsageError(f"There is nobody to ask: {prompt.strip()}")
+        return answer
+
+    # -- what commands work on -------------------------------------------------------------------------
+
+    async def sandbox(self) -> AsyncSandbox:
+        """The notebook's sandbox, made or started if need be."""
+        return await self.session.ensure_sandbox()
+
+    async def toolbox(self) -> Toolbox:
+        """Calls to the notebook's sandbox."""
+        await self.session.ensure_sandbox()
+        toolbox = self.session.toolbox
+        assert toolbox is not None
+        return toolbox
+
+    async def client(self) -> AsyncDaytona:
+        """The SDK's client, for what concerns more than the notebook's sandbox."""
+        return await self.session.manager.client()

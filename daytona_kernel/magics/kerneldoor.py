@@ -1,0 +1,165 @@
+"""The kernel's door: a cell in parts, each run where it belongs, published as one cell."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from ..cellsplit import FILLER, Local, Part, Remote, split
+from ..running import Sink
+from ..session import Interrupted, Session
+from . import registry
+from .host import Bundle, Host, Result
+
+Content = dict[str, Any]
+Execute = Callable[[Content], Awaitable[Content]]
+
+
+class KernelHost(Host):
+    """Shows a command's output as output of the request that the cell came with."""
+
+    door = "kernel"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.sink: Sink | None = None
+        self.silent = False
+        self.allow_stdin = False
+
+    def publish(self, type: str, content: Content, metadata: Bundle, buffers: tuple[bytes, ...]) -> None:
+        """Send an IOPub message, unless the request is silent."""
+        if self.sink is not None and not self.silent:
+            self.sink.publish(type, content, dict(metadata), buffers)
+
+    def write(self, text: str, *, error: bool = False) -> None:
+        """Send a stream message."""
+        self.publish("stream", {"name": "stderr" if error else "stdout", "text": text}, {}, ())
+
+    def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
+        """Send a ``display_data`` message."""
+        content = {"data": dict(data), "metadata": dict(metadata or {}), "transient": {}}
+        self.publish("display_data", content, {}, ())
+
+    def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        """Send an ``input_request``; ``None`` if the front end said that it answers none."""
+        if not self.allow_stdin or self.sink is None:
+            return None
+        return self.sink.ask(prompt, password, cancelled)
+
+
+class HasExecutionCount(Protocol):
+    """What the parts of a cell are counted by."""
+
+    execution_count: int
+
+
+class CellRunner:
+    """Runs the cells of a kernel that have ``%daytona`` in them.
+
+    Such a cell is one cell: one count, one reply, the whole text once in the history. Its remote parts run
+    without history; the whole text travels with the next execution (``earlier_cells``), so that a cell that
+    needs nothing of the sandbox does not talk to it, and ``%daytona stop`` does not start it again.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.host = KernelHost(session)
+        self._unremembered: list[tuple[int, str]] = []
+        self._running: concurrent.futures.Future[Any] | None = None
+
+    def parts(self, code: str) -> list[Part] | None:
+        """The parts of a cell that is not all for the sandbox; ``None`` for one that is."""
+        return split(code)
+
+    def earlier_cells(self) -> Content:
+        """What an execution's content must have besides, for the sandbox's history."""
+        earlier, self._unremembered = self._unremembered, []
+        return {"earlier_cells": earlier} if earlier else {}
+
+    async def complete(self, code: str, cursor: int) -> Content | None:
+        """The content of a ``complete_reply`` if the cursor is in a ``%daytona`` line; else ``None``."""
+        from .completion import complete_cell
+
+        completion = self.session.run(complete_cell(self.host, code, cursor))
+        return await asyncio.wrap_future(completion)
+
+    def interrupt(self) -> bool:
+        """Cancel the local command that runs. Whether there was one."""
+        running = self._running
+        return running is not None and running.cancel()
+
+    async def run(self, parts: list[Part], content: Content, sink: Sink, execute: Execute) -> Content:
+        """Run the parts in order until one fails; the content of the reply.
+
+        ``execute`` runs a remote part and gives its raw reply. Raises what a local command raises.
+        """
+        session, count = self.session, self.session.execution_count
+        store = bool(content["store_history"]) and not content["silent"]
+        if store:
+            self._unremembered.append((count, content["code"]))
+        host = self.host
+        host.sink, host.silent, host.allow_stdin = sink, content["silent"], content["allow_stdin"]
+        reply: Content = {"status": "ok", "user_expressions": {}, "payload": []}
+        try:
+            for index, part in enumerate(parts):
+                last = index == len(parts) - 1
+                reply = await self._run_part(part, content, reply, execute, last=last)
+                if reply["status"] != "ok":
+                    break
+        finally:
+            host.sink = None
+            session.execution_count = count + 1 if store else count
+        return {**reply, "execution_count": count}
+
+    async def _run_part(
+        self, part: Part, content: Content, reply: Content, execute: Execute, *, last: bool
+    ) -> Content:
+        if isinstance(part, Remote):
+            return await self._remote(part.code, content, reply, execute, last=last)
+        result = await self._local(part)
+        if result.error is not None:
+            raise result.error
+        expressions = last and content["user_expressions"]
+        if part.target or expressions:
+            code = FILLER * (part.line_number - 1)
+            if part.target:
+                # The value is data: it is read from JSON there and never becomes code.
+                code += f'{part.target} = __import__("json").loads({json.dumps(result.value)!r})\n'
+            return await self._remote(code, content, reply, execute, last=last)
+        return reply
+
+    async def _remote(
+        self, code: str, content: Content, reply: Content, execute: Execute, *, last: bool
+    ) -> Content:
+        part = {**content, "code": code, "store_history": False}
+        if not last:
+            part["user_expressions"] = {}
+        answer = await execute({**part, **self.earlier_cells()})
+        payload = [*(reply.get("payload") or []), *(answer.get("payload") or [])]
+        return {**answer, "payload": payload}
+
+    async def _local(self, part: Local) -> Result:
+        """Run a command on the session's loop and show its result, unless it is assigned."""
+        self._running = self.session.run(self._command(part))
+        try:
+            return await asyncio.wrap_future(self._running)
+        except asyncio.CancelledError:
+            if asyncio.current_task() is not None and self._running.cancelled():
+                raise Interrupted("", hint="") from None
+            raise
+        finally:
+            self._running = None
+
+    async def _command(self, part: Local) -> Result:
+        host = self.host
+        if part.body is not None:
+            result, as_json = await registry.run_cell(host, part.line, part.body), False
+        else:
+            result, as_json = await registry.run_line(host, part.line)
+        if not part.target:
+            registry.show(host, result, as_json=as_json)
+        return result

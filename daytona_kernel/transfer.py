@@ -1,0 +1,433 @@
+"""Bulk upload and download: streaming, in parallel, in constant memory, and many small files in one go.
+
+Big files go one by one; small ones are packed (up) or come in one multipart answer (down). What comes down
+is from a place that is not trusted: names are checked one by one, links are never followed out of the target
+folder, and a file appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
+from .remote import SETTLE, UNPACK, run_script
+from .toolbox import Toolbox
+from .toolbox import _raise_for_status as raise_for_status
+
+BLOCK = 1 << 20
+SMALL_BYTES = 1 << 20
+"""Files up to this size travel together."""
+BATCH_BYTES = 8 << 20
+BATCH_FILES = 2000
+PARALLEL = 4
+TRANSFER_TIMEOUT_S = 6 * 3600.0
+PART_HEADERS_LIMIT = 64 << 10
+
+Count = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to move. ``mtime`` in seconds since 1970; ``mode`` are its permission bits."""
+
+    local: Path
+    remote: str
+    size: int
+    mode: int
+    mtime: float
+
+
+@dataclass
+class Outcome:
+    """What became of the files: those moved with their SHA-256, and those that failed with the reason."""
+
+    moved: list[tuple[Item, str]] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes moved."""
+        return sum(item.size for item, _ in self.moved)
+
+
+class UnsafeName(ValueError):
+    """A name from the sandbox that leads out of the target folder."""
+
+
+def safe_target(folder: Path, name: str) -> Path:
+    """Where ``name``, which the sandbox told, belongs below ``folder``.
+
+    Raises :class:`UnsafeName` for absolute names, ``..``, backslashes, NULs, and if a link on the way leads
+    out of the folder.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or any(part in ("..", ".") for part in parts):
+        raise UnsafeName(f"{name!r} leads out of the target folder")
+    if "\\" in name or "\0" in name or (os.name == "nt" and ":" in name):
+        raise UnsafeName(f"{name!r} is no name for a file here")
+    target = folder.joinpath(*parts)
+    root = folder.resolve()
+    if not target.parent.resolve().is_relative_to(root):
+        raise UnsafeName(f"{name!r} leads through a link out of the target folder")
+    return target
+
+
+def batches(items: Sequence[Item]) -> list[list[Item]]:
+    """Small files in groups that fit in memory."""
+    groups: list[list[Item]] = []
+    total = 0
+    for item in items:
+        if not groups or total + item.size > BATCH_BYTES or len(groups[-1]) >= BATCH_FILES:
+            groups.append([])
+            total = 0
+        groups[-1].append(item)
+        total += item.size
+    return groups
+
+
+# -- up --------------------------------------------------------------------------------------------
+
+
+async def upload(toolbox: Toolbox, items: Sequence[Item], count: Count) -> Outcome:
+    """Upload files with their permissions and times. A file that fails is in the outcome's errors.
+
+    ``count`` hears the bytes as they are sent.
+    """
+    outcome, started = Outcome(), time.monotonic()
+    small = [item for item in items if item.size <= SMALL_BYTES]
+    limit = asyncio.Semaphore(PARALLEL)
+
+    async def guarded(work: Any, group: Sequence[Item]) -> None:
+        async with limit:
+            try:
+                await work
+            except DaytonaKernelError as exc:
+                outcome.errors += [(str(item.local), str(exc)) for item in group]
+
+    jobs = [guarded(_upload_small(toolbox, group, outcome, count), group) for group in batches(small)]
+    big = [item for item in items if item.size > SMALL_BYTES]
+    jobs += [guarded(_upload_big(toolbox, item, outcome, count), [item]) for item in big]
+    await _all(jobs)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+async def _all(jobs: Sequence[Any]) -> None:
+    """Run jobs together; if one raises or we are cancelled, none goes on."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _upload_small(toolbox: Toolbox, group: list[Item], outcome: Outcome, count: Count) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=BATCH_BYTES // 2) as archive:
+        digests, errors = await asyncio.to_thread(_pack, group, archive)
+        outcome.errors += errors
+        if not digests:
+            return
+        name = f"/tmp/.daytona-upload-{uuid.uuid4().hex}.tar"  # noqa: S108 - in the sandbox, name can not be guessed
+        await _send(toolbox, name, archive, lambda _: None, None)
+    answer = await run_script(toolbox, UNPACK, timeout_s=600, archive=name, root="/")
+    failed = {str(path): str(reason) for path, reason in answer["errors"]}
+    for item in group:
+        if item.remote in failed:
+            outcome.errors.append((str(item.local), f"{item.remote}: {failed[item.remote]}"))
+        elif item.size >= 0 and item.remote in digests:
+            outcome.moved.append((item, digests[item.remote]))
+            count(item.size)
+
+
+def _pack(group: list[Item], archive: Any) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Pack files with the bytes they have now. SHA-256 by remote name, and the files that can not be read."""
+    digests: dict[str, str] = {}
+    errors: list[tuple[str, str]] = []
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for item in group:
+            info = tarfile.TarInfo(item.remote.lstrip("/"))
+            info.mode, info.mtime = item.mode, int(item.mtime)
+            info.pax_headers = {"mtime": repr(item.mtime)}
+            if item.size < 0:
+                info.type = tarfile.DIRTYPE
+                tar.addfile(info)
+                digests[item.remote] = ""
+                continue
+            try:
+                data = item.local.read_bytes()
+            except OSError as exc:
+                errors.append((str(item.local), exc.strerror or str(exc)))
+                continue
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+            digests[item.remote] = hashlib.sha256(data).hexdigest()
+    archive.seek(0)
+    return digests, errors
+
+
+async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Count) -> None:
+    part = f"{item.remote}.{uuid.uuid4().hex[:8]}.part"
+    digest = hashlib.sha256()
+    try:
+        file: IO[bytes] = await asyncio.to_thread(open, item.local, "rb")
+    except OSError as exc:
+        outcome.errors.append((str(item.local), exc.strerror or str(exc)))
+        return
+    complete = False
+    try:
+        with file:
+            await _send(toolbox, part, file, count, digest)
+        files = [[part, item.remote, item.mode, item.mtime]]
+        answer = await run_script(toolbox, SETTLE, files=files)
+        complete = not answer["errors"]
+    finally:
+        if not complete:
+            with suppress(DaytonaKernelError, asyncio.CancelledError):
+                await asyncio.shield(toolbox.execute("rm", "-f", part))
+    for path, reason in answer["errors"]:
+        outcome.errors.append((str(item.local), f"{path}: {reason}"))
+    if not answer["errors"]:
+        outcome.moved.append((item, digest.hexdigest()))
+
+
+async def _send(toolbox: Toolbox, path: str, file: Any, count: Count, digest: Any) -> None:
+    """Stream a file to the sandbox."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while block := await asyncio.to_thread(file.read, BLOCK):
+            if digest is not None:
+                digest.update(block)
+            yield block
+            count(len(block))
+
+    from aiohttp import FormData
+
+    form = FormData(default_to_multipart=True)
+    form.add_field("files[0].path", path)
+    form.add_field("files[0].file", pieces(), filename=path, content_type="application/octet-stream")
+    await toolbox._json("POST", "/files/bulk-upload", data=form, timeout_s=TRANSFER_TIMEOUT_S)
+
+
+# -- down ------------------------------------------------------------------------------------------
+
+
+async def download(toolbox: Toolbox, items: Sequence[Item], *, force: bool, count: Count) -> Outcome:
+    """Download files into place. A file that fails, or is there already, is in the outcome's errors.
+
+    The caller has checked with :func:`safe_target` where ``item.local`` is.
+    """
+    outcome, started = Outcome(), time.monotonic()
+    limit = asyncio.Semaphore(PARALLEL)
+    files = []
+    for item in items:
+        if item.size < 0:
+            await asyncio.to_thread(item.local.mkdir, parents=True, exist_ok=True)
+        else:
+            files.append(item)
+    small = [item for item in files if item.size <= SMALL_BYTES]
+
+    async def guarded(work: Any, group: Sequence[Item]) -> None:
+        async with limit:
+            try:
+                await work
+            except DaytonaKernelError as exc:
+                known = {name for name, _ in outcome.errors}
+                known.update(item.remote for item, _ in outcome.moved)
+                outcome.errors += [(item.remote, str(exc)) for item in group if item.remote not in known]
+
+    jobs = [guarded(_fetch_small(toolbox, group, force, outcome, count), group) for group in batches(small)]
+    big = [item for item in files if item.size > SMALL_BYTES]
+    jobs += [guarded(_fetch_big(toolbox, item, force, outcome, count), [item]) for item in big]
+    await _all(jobs)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome, count: Count) -> None:
+    target = await asyncio.to_thread(_Target.open, item, force, outcome)
+    if target is None:
+        return
+    try:
+        async for block in blocks(toolbox, item.remote):
+            await asyncio.to_thread(target.write, block)
+            count(len(block))
+        digest = await asyncio.to_thread(target.finish)
+        size = target.size
+        outcome.moved.append((Item(item.local, item.remote, size, item.mode, item.mtime), digest))
+    except OSError as exc:
+        outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+    finally:
+        target.discard()
+
+
+async def blocks(toolbox: Toolbox, path: str) -> AsyncIterator[bytes]:
+    """The content of a file, block by block. Raises :class:`ConnectionFailed` if it ends too early."""
+    async with toolbox._request(
+        "GET", "/files/download", params={"path": path}, timeout_s=TRANSFER_TIMEOUT_S
+    ) as answer:
+        await raise_for_status(answer)
+        pending: list[bytes] = []
+        gathered = 0
+        async for piece in answer.content.iter_any():
+            pending.append(piece)
+            gathered += len(piece)
+            if gathered >= BLOCK:
+                yield b"".join(pending)
+                pending, gathered = [], 0
+        if pending:
+            yield b"".join(pending)
+
+
+async def _bulk_download(toolbox: Toolbox, paths: list[str]) -> tuple[bytes, bytes]:
+    """The multipart answer with these files, and its boundary."""
+    async with toolbox._request(
+        "POST", "/files/bulk-download", json={"paths": paths}, timeout_s=TRANSFER_TIMEOUT_S
+    ) as answer:
+        await raise_for_status(answer)
+        if not answer.content_type.startswith("multipart/"):
+            raise SandboxProtocolError("The sandbox sent files in an unknown form.")
+        data = bytearray()
+        async for piece in answer.content.iter_any():
+            data += piece
+            if len(data) > 4 * BATCH_BYTES:
+                raise SandboxProtocolError("The sandbox sends more than the files have.")
+        return bytes(data), _boundary(answer.headers["Content-Type"])
+
+
+def _boundary(content_type: str) -> bytes:
+    for field_text in content_type.split(";")[1:]:
+        name, _, value = field_text.strip().partition("=")
+        if name.lower() == "boundary":
+            return value.strip('"').encode("latin-1", "replace")
+    return b""
+
+
+async def _fetch_small(
+    toolbox: Toolbox, group: list[Item], force: bool, outcome: Outcome, count: Count
+) -> None:
+    """One multipart answer with all files of the group, at most one group in memory per connection."""
+    answer, boundary = await _bulk_download(toolbox, [item.remote for item in group])
+    parts = await asyncio.to_thread(_write_parts, answer, boundary, group, force, outcome)
+    count(parts)
+
+
+def _write_parts(data: bytes, boundary: bytes, group: list[Item], force: bool, outcome: Outcome) -> int:
+    """Write the parts of a multipart answer to their files; they come in the order asked for."""
+    written = position = 0
+    for item in group:
+        name, start, end = _part(data, boundary, position)
+        position = end
+        body = data[start:end]
+        if name == "error":
+            outcome.errors.append((item.remote, _reason(body)))
+            continue
+        target = _Target.open(item, force, outcome)
+        if target is None:
+            continue
+        try:
+            target.write(body)
+            digest = target.finish()
+            outcome.moved.append((Item(item.local, item.remote, len(body), item.mode, item.mtime), digest))
+            written += len(body)
+        except OSError as exc:
+            outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+        finally:
+            target.discard()
+    return written
+
+
+def _part(data: bytes, boundary: bytes, position: int) -> tuple[str, int, int]:
+    """The next part at or after ``position``: its field's name, and where its body begins and ends."""
+    start = data.find(b"--" + boundary, position)
+    head = data.find(b"\r\n\r\n", start)
+    if start < 0 or head < 0 or head - start > PART_HEADERS_LIMIT:
+        raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
+    headers = data[start:head].decode("utf-8", "replace").lower()
+    name = "error" if 'name="error"' in headers else "file"
+    body = head + 4
+    length = next((line[15:] for line in headers.split("\r\n") if line.startswith("content-length:")), "")
+    stated = length.strip().isdigit()
+    end = body + int(length) if stated else data.find(b"\r\n--" + boundary, body)
+    if end < body or data[end : end + 4 + len(boundary)] != b"\r\n--" + boundary:
+        raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
+    return name, body, end
+
+
+def _reason(body: bytes) -> str:
+    import json
+
+    try:
+        return str(json.loads(body).get("message") or "not readable")[:300]
+    except (ValueError, AttributeError):
+        return "not readable"
+
+
+class _Target:
+    """A file on the way down: written under another name in its folder, put in place at the end."""
+
+    def __init__(self, item: Item, path: str, file: IO[bytes], force: bool) -> None:
+        self.item, self.force, self.size = item, force, 0
+        self._path, self._file = path, file
+        self._digest = hashlib.sha256()
+
+    @classmethod
+    def open(cls, item: Item, force: bool, outcome: Outcome) -> _Target | None:
+        """Begin; ``None``, with the reason in the outcome, if this file can not be written."""
+        try:
+            if not force and os.path.lexists(item.local):
+                raise FileExistsError(17, "is there already; --force overwrites it")
+            if item.local.is_dir():
+                raise IsADirectoryError(21, "is a directory here")
+            item.local.parent.mkdir(parents=True, exist_ok=True)
+            handle, path = tempfile.mkstemp(".part", f".{item.local.name[:100]}.", item.local.parent)
+            return cls(item, path, os.fdopen(handle, "wb"), force)
+        except OSError as exc:
+            outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+            return None
+
+    def write(self, block: bytes) -> None:
+        """Write on."""
+        self._file.write(block)
+        self._digest.update(block)
+        self.size += len(block)
+
+    def finish(self) -> str:
+        """Put the file in place, with its times and permissions (no set-id bits). Its SHA-256."""
+        self._file.close()
+        os.chmod(self._path, (self.item.mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
+        os.utime(self._path, (self.item.mtime, self.item.mtime))
+        if self.force:
+            os.replace(self._path, self.item.local)
+        else:
+            # A link, unlike a rename, never overwrites what has come there meanwhile.
+            try:
+                os.link(self._path, self.item.local)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if os.path.lexists(self.item.local):
+                    raise FileExistsError(17, "is there already; --force overwrites it") from None
+                os.replace(self._path, self.item.local)
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Remove what was not put in place."""
+        self._file.close()
+        with suppress(OSError):
+            os.unlink(self._path)
