@@ -102,6 +102,9 @@ class Booter:
             )
         daemon = sandbox.daemon
         await daemon.configure(self._settings(sandbox, python))
+        if self.isolation.own_network and not record.network_block_all:
+            # Only now: bwrap fails if somebody else sets the loopback device up while it does.
+            await daemon.set_network(on=True)
         self.limiter.apply(record, daemon)
         sandbox.upstream = Upstream(self.sockets.name(record.id))
         return daemon

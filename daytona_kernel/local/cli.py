@@ -15,6 +15,8 @@ from typing import Any
 from . import launcher
 from .paths import local_paths
 
+NETWORKS = {"own": "each sandbox has its own", "shared": "shared with this machine"}
+
 
 def add_parser(subparsers: Any) -> None:
     """Add ``local`` and what is below it to a command line."""
@@ -159,6 +161,8 @@ def format_status(facts: dict[str, Any]) -> str:
     lines = [
         f"Server     process {facts['pid']} at {facts['base_url']}, up {_duration(facts['uptime_seconds'])}",
         f"Isolation  {isolation}",
+        f"Network    {NETWORKS[facts['network']]}",
+        f"Limits     {', '.join(facts['limits']) or 'of single processes only'}",
         f"Log        {facts['log_file']}",
         f"Files      {facts['state_dir']}",
     ]

@@ -205,7 +205,10 @@ async def network_settings(request: web.Request) -> web.Response:
     creation.check_network(False, allow_list, domains)
     record = sandbox.record
     block = creation.flag(body, "networkBlockAll") if "networkBlockAll" in body else record.network_block_all
-    if block != record.network_block_all and record.state != "stopped":
+    live = sandbox.daemon if record.state == "started" else None
+    if block != record.network_block_all and live is not None and state.manager.isolation.own_network:
+        await live.set_network(on=not block)
+    elif block != record.network_block_all and record.state != "stopped":
         raise bad_request(
             "the local sandbox server can switch a sandbox's network on and off while it is stopped only"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .isolation import Isolation, LaunchSpec, PlainProcesses, passed_environment
+from .network import NetworkError, NetworkLink, connect_namespace, find_slirp, read_child_pid
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +74,13 @@ class Daemon:
 
     def __init__(
         self,
+        *,
         spec: LaunchSpec,
         isolation: Isolation,
         process: asyncio.subprocess.Process,
         sockets: SocketDir,
         log_file: Path,
+        first_pid: int | None = None,
     ) -> None:
         self.spec = spec
         self.exited = asyncio.get_running_loop().create_future()
@@ -86,6 +89,9 @@ class Daemon:
         self._process = process
         self._sockets = sockets
         self._log_file = log_file
+        self._first_pid = first_pid
+        """With bubblewrap: process 1 of the sandbox, as the host counts."""
+        self._link: NetworkLink | None = None
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
@@ -99,19 +105,39 @@ class Daemon:
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **passed_environment(), MARKER: spec.sandbox_id}
         if isinstance(isolation, PlainProcesses):
             env |= {"HOME": isolation.home(spec.files), "TMPDIR": isolation.temporary(spec.files)}
-        with sockets.listen(spec.sandbox_id) as listener, log_file.open("ab") as stderr:
-            command = isolation.command(spec, listener.fileno())
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                env=env,
-                cwd="/" if not isinstance(isolation, PlainProcesses) else isolation.home(spec.files),
-                pass_fds=(listener.fileno(),),
-                start_new_session=True,
-            )
-        return cls(spec, isolation, process, sockets, log_file)
+        plain = isinstance(isolation, PlainProcesses)
+        info_read, info_write = os.pipe()
+        try:
+            with (
+                sockets.listen(spec.sandbox_id) as listener,
+                log_file.open("ab") as stderr,
+                isolation.command(spec, listener.fileno(), info_write) as (command, descriptors),
+            ):
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=stderr,
+                    env=env,
+                    cwd=isolation.home(spec.files) if plain else "/",
+                    pass_fds=(listener.fileno(), *descriptors),
+                    start_new_session=True,
+                )
+            os.close(info_write)
+            info_write = -1
+            first_pid = None if plain else await read_child_pid(info_read, READY_SECONDS)
+        finally:
+            os.close(info_read)
+            if info_write >= 0:
+                os.close(info_write)
+        return cls(
+            spec=spec,
+            isolation=isolation,
+            process=process,
+            sockets=sockets,
+            log_file=log_file,
+            first_pid=first_pid,
+        )
 
     @property
     def pid(self) -> int:
@@ -155,17 +181,40 @@ class Daemon:
         if not self.exited.done():
             self.exited.set_result(code)
 
+    @property
+    def has_network(self) -> bool:
+        """Whether a sandbox with a network namespace of its own has a way out of it."""
+        return self._link is not None
+
+    async def set_network(self, *, on: bool) -> None:
+        """Give a sandbox with a network namespace of its own a way out, or take it away.
+
+        ``DaemonError``: it can not be given.
+        """
+        if not on and self._link is not None:
+            link, self._link = self._link, None
+            await link.close()
+        elif on and self._link is None and self._first_pid is not None:
+            program = find_slirp()
+            if program is None:
+                raise DaemonError("slirp4netns is not installed any more")
+            try:
+                self._link = await connect_namespace(program, self._first_pid)
+            except NetworkError as exc:
+                raise DaemonError(str(exc)) from exc
+
     def inner_pid(self) -> int | None:
         """Process id of the Python daemon itself as the host sees it; ``None`` when it is gone."""
-        pid = self.pid
-        if isinstance(self._isolation, PlainProcesses):
-            return pid if self.alive else None
-        for _ in range(2):  # bwrap -> its process 1 -> the daemon
-            children = child_pids(pid)
-            if not children:
-                return None
-            pid = children[0]
-        return pid
+        if not self.alive:
+            return None
+        if self._first_pid is None:
+            return self.pid
+        children = child_pids(self._first_pid)
+        return children[0] if children else None
+
+    def pids(self) -> list[int]:
+        """All processes of the sandbox that descend from its first one."""
+        return descendants(self._first_pid or self.pid) if self.alive else []
 
     async def stop(self, grace: float = STOP_SECONDS) -> None:
         """End the sandbox's processes: ask, wait up to `grace` seconds, kill. Returns when all are gone."""
@@ -179,10 +228,21 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             await asyncio.wait([self.exited])
+        await self.set_network(on=False)
         if isinstance(self._isolation, PlainProcesses):
             kill_marked(self.spec.sandbox_id)
         self._sockets.remove(self.spec.sandbox_id)
         await self._watcher
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and everything below it (Linux; elsewhere the process alone)."""
+    found, todo = [], [pid]
+    while todo:
+        current = todo.pop()
+        found.append(current)
+        todo += child_pids(current)
+    return found
 
 
 def child_pids(pid: int) -> list[int]:

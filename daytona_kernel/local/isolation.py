@@ -12,15 +12,27 @@ Both kinds end with the server, however the server ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .network import (
+    NAMESERVER,
+    NetworkError,
+    connect_namespace,
+    find_slirp,
+    read_child_pid,
+    uses_loopback_proxy,
+)
 from .python_env import PythonInfo, server_package_dirs
 from .safe_files import has_link, remove_tree
+
+log = logging.getLogger(__name__)
 
 HOME = "/home/daytona"
 VENV = "/opt/venv"
@@ -58,6 +70,8 @@ PROC_MASKED = (
     "sched_debug", "scsi", "timer_list", "timer_stats",
 )  # fmt: skip
 
+TRIAL_SECONDS = 10.0
+
 BOOT = """
 import sys
 sys.path.insert(0, {parent!r})
@@ -76,6 +90,10 @@ if os.getppid() != {ppid}:
     sys.exit("the server is gone")
 """
 """A plain sandbox's daemon is told when the server dies (PR_SET_PDEATHSIG), and ends its children."""
+
+
+Command = tuple[list[str], tuple[int, ...]]
+"""A command line and the descriptors that it inherits."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,7 @@ class PlainProcesses:
     """No isolation: a process group of the user."""
 
     name = "none"
+    own_network = False
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -120,13 +139,14 @@ class PlainProcesses:
         """The sandbox's directory for temporary files as its programs see it."""
         return str(files / "tmp")
 
-    def command(self, spec: LaunchSpec, listen_fd: int) -> list[str]:
-        """The command line of a daemon that listens on an inherited descriptor."""
+    @contextlib.contextmanager
+    def command(self, spec: LaunchSpec, listen_fd: int, info_fd: int) -> Iterator[Command]:
+        """The command line of a daemon that listens on an inherited descriptor, and more such descriptors."""
         parent = str(Path(__file__).resolve().parents[2])
         boot = BOOT_PLAIN.format(ppid=os.getpid()) + BOOT.format(
             parent=parent, packages=server_package_dirs()
         )
-        return [sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)]
+        yield [sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)], ()
 
 
 class Bubblewrap:
@@ -135,8 +155,10 @@ class Bubblewrap:
     name = "bubblewrap"
     reason = ""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *, own_network: bool) -> None:
         self._program = program
+        self.own_network = own_network
+        """Whether every sandbox has a network namespace of its own, with slirp4netns as the way out."""
 
     def home(self, files: Path) -> str:
         """The sandbox's home directory as its programs see it."""
@@ -150,26 +172,39 @@ class Bubblewrap:
         """The sandbox's directory for temporary files as its programs see it."""
         return "/tmp"  # noqa: S108 - the sandbox's own, a private mount
 
-    def command(self, spec: LaunchSpec, listen_fd: int) -> list[str]:
-        """The command line of a daemon that listens on an inherited descriptor."""
+    @contextlib.contextmanager
+    def command(self, spec: LaunchSpec, listen_fd: int, info_fd: int) -> Iterator[Command]:
+        """The command line of a daemon that listens on an inherited descriptor, and more such descriptors.
+
+        bwrap's options go through a descriptor: its command line can be read inside and would name host
+        paths.
+        """
         boot = BOOT.format(parent=PACKAGE_PARENT, packages=server_package_dirs())
+        options = os.memfd_create("bwrap-options")
+        try:
+            os.write(options, "\0".join(self._options(spec)).encode())
+            os.lseek(options, 0, os.SEEK_SET)
+            head = [self._program, "--args", str(options), "--info-fd", str(info_fd)]
+            yield [*head, "--", sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)], (options, info_fd)
+        finally:
+            os.close(options)
+
+    def _options(self, spec: LaunchSpec) -> list[str]:
         arguments = [
-            self._program,
             *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-            *(["--unshare-net"] if spec.block_network else []),
+            *(["--unshare-net"] if spec.block_network or self.own_network else []),
             *("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--disable-userns"),
             *("--hostname", spec.sandbox_id[:12], "--die-with-parent", "--new-session", "--clearenv"),
             *("--bind", str(spec.files / "root"), "/"),
             *_system_mounts(),
-            *_etc_mounts(spec.files),
+            *_etc_mounts(spec.files, own_network=self.own_network),
             *_private_mounts(spec.files),
             *_python_mounts(spec.python),
         ]
         for mount in spec.mounts:
             check_mount_point(spec.files, mount.inside)
             arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.inside]
-        arguments += ["--chdir", HOME, "--", sys.executable, "-I", "-c", boot, "--fd", str(listen_fd)]
-        return arguments
+        return [*arguments, "--chdir", HOME]
 
 
 Isolation = PlainProcesses | Bubblewrap
@@ -206,15 +241,16 @@ def _system_mounts() -> list[str]:
     return arguments
 
 
-def _etc_mounts(files: Path) -> list[str]:
+def _etc_mounts(files: Path, *, own_network: bool) -> list[str]:
     arguments: list[str] = []
     for name in ETC_ENTRIES:
         path = f"/etc/{name}"
-        if os.path.exists(path):
+        if os.path.exists(path) and not (own_network and name == "resolv.conf"):
             arguments += ["--ro-bind", os.path.realpath(path), path]
     if os.path.isdir("/etc/ssl/private"):
         arguments += ["--tmpfs", "/etc/ssl/private", "--remount-ro", "/etc/ssl/private"]
-    for name in ("passwd", "group", "hosts", "nsswitch.conf"):
+    own = ["passwd", "group", "hosts", "nsswitch.conf", *(["resolv.conf"] if own_network else [])]
+    for name in own:
         arguments += ["--ro-bind", str(files / "etc" / name), f"/etc/{name}"]
     return arguments
 
@@ -288,6 +324,7 @@ def prepare_files(files: Path, home: str) -> None:
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
         "group": "root:x:0:\ndaytona:x:1000:\nnogroup:x:65534:\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+        "resolv.conf": f"nameserver {NAMESERVER}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
     for name, text in entries.items():
@@ -317,59 +354,79 @@ def _prepare_root(root: Path) -> None:
             (root / name).symlink_to(os.readlink(f"/{name}"))
 
 
-async def choose_isolation(wish: str) -> Isolation:
-    """The kind of isolation to use: `wish` is ``auto``, ``bubblewrap`` or ``none``.
+async def choose_isolation(wish: str, network: str) -> Isolation:
+    """The kind of isolation to use.
 
-    ``ValueError``: for another wish. ``RuntimeError``: if bubblewrap is demanded and does not work here.
+    `wish` is ``auto``, ``bubblewrap`` or ``none``; `network` is ``auto``, ``own`` or ``shared``.
+    ``ValueError``: for another wish. ``RuntimeError``: if something is demanded that does not work here.
     """
+    if wish not in ("auto", "bubblewrap", "none"):
+        raise ValueError(f"DAYTONA_LOCAL_ISOLATION is {wish!r}; use auto, bubblewrap, or none")
+    if network not in ("auto", "own", "shared"):
+        raise ValueError(f"DAYTONA_LOCAL_NETWORK is {network!r}; use auto, own, or shared")
     if wish == "none":
         return PlainProcesses("isolation was switched off (DAYTONA_LOCAL_ISOLATION=none)")
-    if wish not in ("auto", "bubblewrap"):
-        raise ValueError(f"DAYTONA_LOCAL_ISOLATION is {wish!r}; use auto, bubblewrap, or none")
+    slirp = None if network == "shared" or (network == "auto" and uses_loopback_proxy()) else find_slirp()
     program = shutil.which("bwrap")
-    problem = "bubblewrap (bwrap) is not installed" if program is None else await _try_bubblewrap(program)
-    if program is not None and not problem:
-        return Bubblewrap(program)
-    if wish == "bubblewrap":
+    if program is None:
+        problem, connected = "bubblewrap (bwrap) is not installed", False
+    else:
+        problem, connected = await _try_bubblewrap(program, slirp)
+    if problem and wish == "bubblewrap":
         raise RuntimeError(problem)
-    return PlainProcesses(problem)
+    if program is None or problem:
+        return PlainProcesses(problem)
+    if network == "own" and not connected:
+        raise RuntimeError(
+            "DAYTONA_LOCAL_NETWORK=own needs slirp4netns, which is missing or does not work here"
+        )
+    return Bubblewrap(program, own_network=connected)
 
 
-async def _try_bubblewrap(program: str) -> str:
-    """Run ``true`` in all the namespaces that sandboxes use; the text says why that does not work, if so."""
+async def _try_bubblewrap(program: str, slirp: str | None) -> tuple[str, bool]:
+    """Make the namespaces that sandboxes use, once.
+
+    The text says why that does not work, if so; the flag, whether slirp4netns could connect them.
+    """
+    info_read, info_write = os.pipe()
     arguments = [
         program,
-        "--unshare-user",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+        *("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--disable-userns", "--die-with-parent"),
+        *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--info-fd", str(info_write), "cat"),
     ]
-    arguments += [
-        "--uid",
-        "1000",
-        "--gid",
-        "1000",
-        "--cap-drop",
-        "ALL",
-        "--disable-userns",
-        "--proc",
-        "/proc",
-    ]
-    arguments[1:1] = ["--ro-bind", "/", "/"]
-    arguments += ["--dev", "/dev", "--", shutil.which("true") or "/bin/true"]
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
     try:
-        _, err = await asyncio.wait_for(process.communicate(), 10)
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(info_write,),
+        )
+        os.close(info_write)
+        info_write = -1
+        connected = False
+        pid = await read_child_pid(info_read, TRIAL_SECONDS)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"works\n")
+        out = await asyncio.wait_for(process.stdout.readline(), TRIAL_SECONDS)
+        if slirp is not None and pid is not None and out:
+            try:
+                link = await connect_namespace(slirp, pid)
+                connected = True
+                await link.close()
+            except NetworkError as exc:
+                log.info("sandboxes share the host's network: %s", exc)
+        _, err = await asyncio.wait_for(process.communicate(b""), TRIAL_SECONDS)
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()
-        return "bubblewrap does not answer"
-    if process.returncode == 0:
-        return ""
-    return f"bubblewrap does not work here: {err.decode(errors='replace').strip()[-200:]}"
+        return "bubblewrap does not answer", False
+    finally:
+        os.close(info_read)
+        if info_write >= 0:
+            os.close(info_write)
+    if process.returncode == 0 and out == b"works\n":
+        return "", connected
+    return f"bubblewrap does not work here: {err.decode(errors='replace').strip()[-200:]}", False

@@ -27,6 +27,7 @@ from .paths import LocalPaths, local_paths
 PROBE_SECONDS = 5.0
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+LINGER_SECONDS = 3.0
 
 
 class LauncherError(Exception):
@@ -118,6 +119,14 @@ def ensure_running(paths: LocalPaths | None = None, arguments: Sequence[str] = (
         found = find_running(paths)  # somebody else may have been faster
         if found is not None:
             return found
+        if _is_held(paths):
+            # A server that is just ending, or one that lost its runtime file or does not answer any more.
+            log_line = "a local sandbox server that does not answer is replaced\n"
+            if not _wait_gone(paths, LINGER_SECONDS):
+                with paths.log_file.open("a") as log:
+                    log.write(log_line)
+                _signal_holder(paths, signal.SIGTERM)
+                _end_holder(paths, ask_first=False)
         _start(paths, arguments)
         found = find_running(paths)
         if found is None:
@@ -134,48 +143,61 @@ def stop(paths: LocalPaths | None = None) -> bool:
     """
     paths = paths or local_paths()
     facts = _read_runtime_file(paths)
-    if facts is None:
-        return False
-    if find_running(paths) is not None:
+    if facts is not None and find_running(paths) is not None:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             _call(facts, "POST", "/api/local/stop")
-    elif not _is_ours(facts):
+    elif not _is_held(paths):
         paths.server_file.unlink(missing_ok=True)
         return False
-    pid = int(facts["pid"])
-    if not _wait_gone(paths, STOP_SECONDS):
-        with contextlib.suppress(ProcessLookupError):
-            if _is_ours(facts):
-                os.kill(pid, signal.SIGKILL)
-        if not _wait_gone(paths, 5.0):
-            raise LauncherError(
-                f"the local sandbox server (process {pid}) does not end; see {paths.log_file}"
-            )
-        paths.server_file.unlink(missing_ok=True)
+    _end_holder(paths, ask_first=facts is None)
     return True
 
 
-def _is_ours(facts: dict[str, Any]) -> bool:
-    """Whether the process of a runtime file is still the same one."""
+def _end_holder(paths: LocalPaths, *, ask_first: bool) -> None:
+    """Wait for the end of the process that holds the server's lock; ask and kill it if that takes long."""
+    if ask_first:
+        _signal_holder(paths, signal.SIGTERM)
+    if not _wait_gone(paths, STOP_SECONDS):
+        _signal_holder(paths, signal.SIGKILL)
+        if not _wait_gone(paths, 5.0):
+            raise LauncherError(f"the local sandbox server does not end; see {paths.log_file}")
+    paths.server_file.unlink(missing_ok=True)
+
+
+def _signal_holder(paths: LocalPaths, number: int) -> None:
+    """Send a signal to the process that wrote its name into the lock, if it is still the same one."""
     try:
-        stat = Path(f"/proc/{int(facts['pid'])}/stat").read_text()
-        return bool(stat.rpartition(")")[2].split()[19] == str(facts.get("start_time")))
-    except (OSError, ValueError, KeyError, IndexError):
+        facts = json.loads(paths.held_file.read_text())
+        pid = int(facts["pid"])
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        same = stat.rpartition(")")[2].split()[19] == str(facts["start_time"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return
+    if same:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _is_held(paths: LocalPaths) -> bool:
+    """Whether a server process exists, be it one that does not answer."""
+    try:
+        with paths.held_file.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
+    return False
 
 
 def _wait_gone(paths: LocalPaths, seconds: float) -> bool:
     """Wait until nobody holds the server's lock any more: it is held until the very end of the process."""
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with paths.held_file.open("ab") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
+    while _is_held(paths):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
+    return True
 
 
 def _read_runtime_file(paths: LocalPaths) -> dict[str, Any] | None:

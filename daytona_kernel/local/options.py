@@ -24,6 +24,8 @@ class ServerOptions:
     """Base URL that clients are told (``toolboxProxyUrl``, preview links) where they come through a proxy."""
     isolation: str = "auto"
     """``auto``, ``bubblewrap`` or ``none``."""
+    network: str = "auto"
+    """``own``: each sandbox has one, by slirp4netns; ``shared``: the host's; ``auto``: own if possible."""
     python: str = sys.executable
     """Interpreter that sandboxes are made from by default."""
     bare: bool = False
@@ -67,6 +69,7 @@ def options_from_env(env: Mapping[str, str] | None = None) -> ServerOptions:
     return ServerOptions(
         paths=local_paths(env),
         isolation=env.get("DAYTONA_LOCAL_ISOLATION") or "auto",
+        network=env.get("DAYTONA_LOCAL_NETWORK") or "auto",
         python=env.get("DAYTONA_LOCAL_PYTHON") or sys.executable,
         bare=env.get("DAYTONA_LOCAL_BARE", "") in ("1", "true"),
         idle_minutes=number("DAYTONA_LOCAL_IDLE_MINUTES", IDLE_MINUTES),

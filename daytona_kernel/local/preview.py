@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 
 from .booting import Sandbox
 from .errors import ApiError, bad_request, proxy_error_response
-from .proxy import EXTRA_HEADERS, forward, is_upgrade, request_headers
+from .proxy import forward, is_upgrade, request_headers
 from .state import STATE, ServerState
 
 log = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ class PreviewProxy:
         headers["X-Forwarded-Host"] = request.host
         headers.setdefault("X-Forwarded-Proto", request.scheme)
         where = f"/proxy/{target.port}{path}" + (f"?{raw_query}" if raw_query else "")
-        request[EXTRA_HEADERS] = self._extra_headers(request, target, set_cookie)
-        return await forward(self._state.manager, sandbox, request, where, headers)
+        extra = self._extra_headers(request, target, set_cookie)
+        return await forward(self._state.manager, sandbox, request, where, headers, extra=extra)
 
     def _extra_headers(
         self, request: web.Request, target: PreviewTarget, set_cookie: bool

@@ -25,11 +25,10 @@ HOP_BY_HOP = frozenset(
         *("trailer", "transfer-encoding", "upgrade", "expect"),
     )
 )
-EXTRA_HEADERS = "daytona-extra-headers"
-"""Key of the request under which the preview leaves headers for the answer."""
 REFUSAL_SECONDS = 10.0
 NOT_STARTED = "bad request: no IP address found. Is the Sandbox started?"
 """The service's words for a toolbox call to a sandbox that does not run."""
+NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 REPEATABLE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -74,9 +73,18 @@ def is_upgrade(request: web.Request) -> bool:
 
 
 async def forward(
-    manager: SandboxManager, sandbox: Sandbox, request: web.Request, target: str, headers: CIMultiDict[str]
+    manager: SandboxManager,
+    sandbox: Sandbox,
+    request: web.Request,
+    target: str,
+    headers: CIMultiDict[str],
+    *,
+    extra: Mapping[str, str] = NO_HEADERS,
 ) -> web.StreamResponse:
-    """Send a request on to the sandbox's daemon at `target` (path and query, still encoded)."""
+    """Send a request on to the sandbox's daemon at `target` (path and query, still encoded).
+
+    `extra` headers are added to the answer.
+    """
     upstream = sandbox.upstream
     if upstream is None or not sandbox.running or sandbox.record.state == "paused":
         return proxy_error_response(request, 400, NOT_STARTED)
@@ -84,7 +92,7 @@ async def forward(
         try:
             if is_upgrade(request):
                 return await _forward_websocket(upstream, request, target, headers)
-            return await _forward_http(upstream, request, target, headers)
+            return await _forward_http(upstream, request, target, headers, extra)
         except (OSError, asyncio.TimeoutError) as exc:
             log.warning("sandbox %s: request could not be forwarded: %r", sandbox.record.id, exc)
             message = f"bad gateway: the sandbox's daemon does not answer ({type(exc).__name__})"
@@ -117,13 +125,17 @@ async def _forward_websocket(
         return await splice(request, side, answer_head)
     body = await asyncio.wait_for(side.read_early(answer.length or 0), REFUSAL_SECONDS)
     side.abort()
-    kept = _answer_headers(request, answer)
+    kept = _answer_headers(answer)
     kept.popall("Content-Length", None)
     return web.Response(status=answer.status, body=body, headers=kept)
 
 
 async def _forward_http(
-    upstream: Upstream, request: web.Request, target: str, headers: CIMultiDict[str]
+    upstream: Upstream,
+    request: web.Request,
+    target: str,
+    headers: CIMultiDict[str],
+    extra: Mapping[str, str],
 ) -> web.StreamResponse:
     chunked = request.body_exists and "Content-Length" not in headers
     more = ["Transfer-Encoding: chunked"] if chunked else []
@@ -132,10 +144,10 @@ async def _forward_http(
         # The daemon may close a kept connection just when we take it. Without a body and side effects the
         # request can go out again on a new one; anything else gets a 502 rather than a second run.
         with contextlib.suppress(StaleConnectionError):
-            return await _exchange(upstream, request, head, chunked=False, fresh=False)
-        return await _exchange(upstream, request, head, chunked=False, fresh=True)
+            return await _exchange(upstream, request, head, extra, fresh=False)
+        return await _exchange(upstream, request, head, extra, fresh=True)
     try:
-        return await _exchange(upstream, request, head, chunked=chunked, fresh=request.body_exists)
+        return await _exchange(upstream, request, head, extra, fresh=request.body_exists, chunked=chunked)
     except StaleConnectionError as exc:
         raise UpstreamError(str(exc)) from exc
 
@@ -145,7 +157,13 @@ class StaleConnectionError(Exception):
 
 
 async def _exchange(
-    upstream: Upstream, request: web.Request, head: bytes, *, chunked: bool, fresh: bool
+    upstream: Upstream,
+    request: web.Request,
+    head: bytes,
+    extra: Mapping[str, str],
+    *,
+    fresh: bool,
+    chunked: bool = False,
 ) -> web.StreamResponse:
     async with borrowed(upstream, fresh=fresh) as (connection, used):
         sender: asyncio.Task[None] | None = None
@@ -161,7 +179,7 @@ async def _exchange(
         finally:
             if sender is not None and not sender.done():
                 await _settle_sender(sender, connection)
-        return await _relay(request, connection, answer)
+        return await _relay(request, connection, answer, extra)
 
 
 async def _settle_sender(sender: asyncio.Task[None], connection: Connection) -> None:
@@ -178,7 +196,9 @@ async def _send_body(request: web.Request, connection: Connection, *, chunked: b
         await connection.send(b"0\r\n\r\n")
 
 
-async def _relay(request: web.Request, connection: Connection, answer: Answer) -> web.StreamResponse:
+async def _relay(
+    request: web.Request, connection: Connection, answer: Answer, extra: Mapping[str, str]
+) -> web.StreamResponse:
     """Write the daemon's answer to the client, as fast as the client reads."""
     transport = request.transport
     if transport is None:
@@ -189,7 +209,8 @@ async def _relay(request: web.Request, connection: Connection, answer: Answer) -
     stays = bool(
         request.keep_alive and delimited and not (old_client and answer.chunked) and not answer.closes
     )
-    headers = _answer_headers(request, answer)
+    headers = _answer_headers(answer)
+    headers.extend(extra)
     if answer.chunked:
         headers["Transfer-Encoding"] = "chunked"
     headers["Connection"] = "keep-alive" if stays else "close"
@@ -209,11 +230,9 @@ async def _relay(request: web.Request, connection: Connection, answer: Answer) -
     return Forwarded(answer.status, keep_alive=stays)
 
 
-def _answer_headers(request: web.Request, answer: Answer) -> CIMultiDict[str]:
+def _answer_headers(answer: Answer) -> CIMultiDict[str]:
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in answer.headers.items():
         if name.lower() not in HOP_BY_HOP:
             kept.add(name, value)
-    extra: Mapping[str, str] = request.get(EXTRA_HEADERS, {})
-    kept.extend(extra)
     return kept

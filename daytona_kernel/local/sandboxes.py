@@ -275,7 +275,8 @@ class SandboxManager:
     def _spare_suits(self, record: SandboxRecord, snapshot: SnapshotRecord) -> bool:
         default_bare = self._options.bare
         plain = not snapshot.has_files and not snapshot.python and snapshot.bare == default_bare
-        return plain and not record.volumes and not record.network_block_all
+        blocked = record.network_block_all and not self.isolation.own_network
+        return plain and not record.volumes and not blocked
 
     async def _admit(self, record: SandboxRecord, *, spare_suits: bool) -> Sandbox:
         """Take the name, a spare daemon if one suits, and a place in the books."""

@@ -41,6 +41,7 @@ from .sandboxes import SandboxManager
 from .secrets_store import SecretStore
 from .snapshots import SnapshotStore
 from .state import STATE, ServerState
+from .status import server_status
 from .volumes import VolumeStore
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,10 @@ class LocalServer:
             self._held.close()
             self._held = None
             raise StartError("another local sandbox server of this user is running") from None
+        self._held.truncate(0)
+        owner = {"pid": os.getpid(), "start_time": process_start(os.getpid()) or ""}
+        self._held.write(json.dumps(owner).encode())
+        self._held.flush()
 
     async def _build(self) -> ServerState:
         options, state_dir = self.options, self.options.paths.state_dir
@@ -186,7 +191,7 @@ class LocalServer:
         volumes.load()
         store = SecretStore()
         try:
-            isolation = await choose_isolation(options.isolation)
+            isolation = await choose_isolation(options.isolation, options.network)
         except (ValueError, RuntimeError) as exc:
             raise StartError(str(exc)) from exc
         if isolation.reason:
@@ -288,8 +293,6 @@ class LocalServer:
 
     async def _status(self, request: web.Request) -> web.Response:
         """``GET /api/local/status``: for the launcher and the command line."""
-        from .status import server_status
-
         return web.json_response(await server_status(self.state))
 
     async def _stop_request(self, request: web.Request) -> web.Response:

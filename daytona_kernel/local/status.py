@@ -24,6 +24,8 @@ async def server_status(state: ServerState) -> dict[str, Any]:
         "uptime_seconds": round(time.time() - state.started_at, 1),
         "isolation": isolation.name,
         "isolation_reason": isolation.reason,
+        "network": "own" if isolation.own_network else "shared",
+        "limits": state.manager.limiter.enforced,
         "idle_minutes": state.options.idle_minutes,
         "python": state.options.python,
         "spare_sandboxes": len(state.manager.pool.ids),
