@@ -171,7 +171,7 @@ class _Run:
     async def execute(self) -> Outcome:
         """Start the kernel, run the cells, stop the kernel; what these do wrong is in the outcome."""
         loop = asyncio.get_running_loop()
-        for number in _STOP_SIGNALS:
+        for number in _heeded_signals():
             loop.add_signal_handler(number, self._on_signal, number)
         deadline = None
         if self._options.timeout is not None:
@@ -371,7 +371,7 @@ class _Run:
         def kill() -> None:
             self._interrupts.append(asyncio.ensure_future(manager.shutdown_kernel(now=True)))
 
-        for number in _STOP_SIGNALS:
+        for number in _heeded_signals():
             loop.add_signal_handler(number, kill)
 
 
@@ -391,6 +391,11 @@ def is_runnable(cell: NotebookNode) -> bool:
         and cell.source.strip()
         and "skip-execution" not in cell.metadata.get("tags", [])
     )
+
+
+def _heeded_signals() -> list[signal.Signals]:
+    """Return the signals that stop a run: not those that its starter ignores, as nohup does SIGHUP."""
+    return [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 async def _interrupt(manager: AsyncKernelManager) -> None:

@@ -269,9 +269,17 @@ class TestUsage:
         assert "--timeout" in capfd.readouterr().err
 
 
-def start(notebook: Path) -> subprocess.Popen[str]:
-    """Start the program on *notebook* as its own process."""
-    command = [sys.executable, "-m", "daytona_kernel.cli", "run", str(notebook), "--kernel", "python3"]
+def start(notebook: Path, ignore: int = 0) -> subprocess.Popen[str]:
+    """Start the program on *notebook*, with the signal *ignore* ignored and all else as in a terminal."""
+    code = (
+        "import signal, sys\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        f"    signal.signal(number, signal.SIG_IGN if number == {int(ignore)} else signal.SIG_DFL)\n"
+        "if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from daytona_kernel.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "run", str(notebook), "--kernel", "python3"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -310,6 +318,16 @@ def test_a_signal_stops_the_cell_saves_its_output_and_leaves_no_kernel(
     assert "Traceback" not in shown
     assert texts(tmp_path / "book.out.ipynb") == ["partial\n", ""]
     wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_run_under_nohup_survives_the_end_of_its_terminal(
+    make_notebook: MakeNotebook, tmp_path: Path
+) -> None:
+    source = f"import os\nos.kill(os.getppid(), {int(signal.SIGHUP)})\nprint('still here')"
+    process = start(make_notebook(source), ignore=signal.SIGHUP)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert texts(tmp_path / "book.out.ipynb") == ["still here\n"]
 
 
 def test_a_second_signal_does_not_wait_for_a_cell_that_will_not_stop(
