@@ -11,8 +11,8 @@ from aiohttp import WSMsgType, web
 QUEUE_FRAMES = 1024
 """Frames that may wait for a client (v0.190.0)."""
 GRACE = 0.25
-"""Seconds that a full queue may stay full. The real daemon gives none; this only absorbs a busy machine's
-hiccups."""
+"""Seconds that a full queue may stay full; the worker waits meanwhile. The real daemon gives none (quirk
+``strict-queue``), but there the reader has a machine of its own."""
 SLOW_CLOSE = 5.0
 """Seconds a slow consumer has to take what was queued and the close frame; then the connection is cut
 (v0.190.0)."""
@@ -30,7 +30,8 @@ class Client:
     does.
     """
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request) -> None:
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request, *, strict: bool = False) -> None:
+        self._strict = strict
         self._ws = ws
         self._transport = request.transport
         self._frames: deque[str] = deque()
@@ -61,14 +62,18 @@ class Client:
     async def overflow(self) -> None:
         """Wait until a full queue has room again or the client has been given up as a slow consumer.
 
-        A consumer is slow when nothing at all moved for :data:`GRACE` seconds. It then has :data:`SLOW_CLOSE`
-        seconds to take what was queued and a close with 1008; whoever still does not read is cut off (the
-        client sees 1006).
+        A consumer is slow when nothing at all moved for :data:`GRACE` seconds; a *strict* one as soon as its
+        queue is full. It then has :data:`SLOW_CLOSE` seconds to take what was queued and a close with 1008;
+        whoever still does not read is cut off (the client sees 1006).
         """
-        self._room.clear()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._room.wait(), GRACE)
+        await asyncio.sleep(0)  # the writer may not have had a turn since the flood began
+        if len(self._frames) < QUEUE_FRAMES:
             return
+        self._room.clear()
+        if not self._strict:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._room.wait(), GRACE)
+                return
         self.finish(1008, SLOW_CONSUMER)
         await asyncio.wait({self._writer}, timeout=SLOW_CLOSE)
         self.abort()

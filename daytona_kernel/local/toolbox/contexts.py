@@ -176,7 +176,6 @@ class Context:
     async def relieve(self) -> None:
         """Let the client that is behind catch up, or give it up."""
         if self._running is not None:
-            await asyncio.sleep(0)
             await self._running.client.overflow()
 
     def worker_died(self, worker: WorkerProcess) -> None:

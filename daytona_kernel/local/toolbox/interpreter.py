@@ -124,7 +124,8 @@ async def _execute(request: web.Request) -> web.WebSocketResponse:
     if first.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
         await ws.close(code=1002, message=b"failed to read first message")
         return ws
-    client = Client(ws, request)
+    traits = request.app[QUIRKS]
+    client = Client(ws, request, strict=quirks.STRICT_QUEUE in traits)
     try:
         message = parse_request(first.data)
         context = await _find_context(request.app[CONTEXTS], message)
@@ -132,7 +133,7 @@ async def _execute(request: web.Request) -> web.WebSocketResponse:
         client.finish(refusal.code, refusal.reason)
         await client.closed()
         return ws
-    await _serve(client, context, Job(message, client), deaf=quirks.DEAF_QUEUE in request.app[QUIRKS])
+    await _serve(client, context, Job(message, client), deaf=quirks.DEAF_QUEUE in traits)
     return ws
 
 
@@ -143,7 +144,9 @@ async def _find_context(contexts: Contexts, message: ExecuteRequest) -> Context:
         context = await contexts.get(name)
     except (OSError, ValueError) as error:
         if name in ("", "default"):
-            text = getattr(error, "strerror", None) or error  # without the path, which may not fit into a frame
+            text = (
+                getattr(error, "strerror", None) or error
+            )  # without the path, which may not fit into a frame
             raise BadRequestError(1011, f"failed to get default context: {text}") from error
         raise BadRequestError(1008, "context is not active") from error
     if context is None:

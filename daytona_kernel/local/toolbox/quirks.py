@@ -22,9 +22,13 @@ EMPTY_ERRORS = "empty-errors"
 POLL50 = "poll50"
 """The end of an execution is looked for every 50 ms. Not part of ``all``: it costs time and shows nothing
 new."""
+STRICT_QUEUE = "strict-queue"
+"""A client is slow as soon as 1024 frames wait for it, without a moment's grace. Not part of ``all``: on a
+machine
+that clients and sandboxes share it would strike clients that do read."""
 
 ALL = frozenset({WEDGE, DEAF_QUEUE, GLOBAL_LOCK, EMPTY_ERRORS})
-KNOWN = ALL | {POLL50}
+KNOWN = ALL | {POLL50, STRICT_QUEUE}
 VARIABLE = "DAYTONA_LOCAL_QUIRKS"
 
 

@@ -402,6 +402,18 @@ async def test_a_slow_consumer_that_sleeps_on_is_cut_off(
     assert len(result.frames) < 20_000
 
 
+async def test_a_strict_queue_gives_a_slow_consumer_no_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "GRACE", 3600.0)
+    monkeypatch.setattr(clients, "SLOW_CLOSE", 0.1)
+    async with daemon(tmp_path, frozenset({quirks.STRICT_QUEUE})) as python:
+        context = await python.create()
+        async with python.started(FLOOD, context) as socket:
+            assert (await python.run("print(ran)", context)).text() == "True\n"
+            assert (await socket.rest()).code == 1006
+
+
 async def test_a_write_that_blocks_too_long_breaks_the_connection(
     python: Interpreter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

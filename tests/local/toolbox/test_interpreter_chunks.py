@@ -142,7 +142,7 @@ def test_an_impossible_request_is_refused_with_1008(message: str, reason: str) -
         ("all", quirks.ALL),
         ("none", frozenset()),
         ("none, Wedge", {"wedge"}),
-        ("poll50,all", quirks.KNOWN),
+        ("poll50,all", quirks.ALL | {"poll50"}),
         ("wedge,deaf-queue", {"wedge", "deaf-queue"}),
     ],
 )
