@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from .corpus import Family
 from .driver import REFERENCE, UNDER_TEST
+from .pair import Pair, running_pair
 from .recording import Recording, record_family
 
 SERVER_DIRECTORIES = ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
@@ -29,8 +31,9 @@ def private_server() -> Iterator[None]:
             path.mkdir(mode=0o700)
             environment[name] = str(path)
             os.environ[f"CONFORMANCE_{name}"] = str(path)
+        os.environ["CONFORMANCE_HOME"] = tempfile.mkdtemp(prefix="home-", dir=directory)
         yield
-        for name in SERVER_DIRECTORIES:
+        for name in (*SERVER_DIRECTORIES, "HOME"):
             del os.environ[f"CONFORMANCE_{name}"]
         if UNDER_TEST != REFERENCE:
             subprocess.run(
@@ -66,3 +69,45 @@ class Recordings:
 def recordings() -> Recordings:
     """The recordings of this test run."""
     return Recordings()
+
+
+#: What the tests of messages ask about.
+SETUP = '''
+import math, json, os, collections
+class Thing:
+    """A thing."""
+    colour = "red"
+    def method(self, first, second=2):
+        """What the method does."""
+        return first
+    @property
+    def prop(self): return 1
+thing = Thing()
+def documented(a: int, b="x", *args, **kwargs) -> str:
+    """The docstring.
+
+    More of it.
+    """
+    return "body"
+words = {"alpha": 1, "beta": 2, "gamma ray": 3, 5: 4}
+text, number, items = "text", 5, [1, 2]
+for name in ("one_file.txt", "two_file.csv"): open(name, "w").close()
+os.makedirs("a_directory", exist_ok=True)
+# Types of completions are looked up for so long; with the usual 400 ms a busy machine leaves some unknown.
+get_ipython().Completer.jedi_compute_type_timeout = 20_000
+'''
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """Both kernels, with the same things defined in them."""
+    async with running_pair(tmp_path_factory.mktemp("pair")) as running:
+        await running.same_cell(SETUP)
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(tmp_path: Path) -> AsyncIterator[Pair]:
+    """Both kernels, fresh, for tests that end or change them."""
+    async with running_pair(tmp_path) as running:
+        yield running

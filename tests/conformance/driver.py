@@ -157,8 +157,9 @@ class KernelUnderTest:
 
     async def interrupt(self) -> Exchange | None:
         """The interrupt button: a message or a signal, as the kernel's specification says."""
-        if self.manager.kernel_spec.interrupt_mode == "message":
-            # Not the manager's own: its session counts message ids from 0 again, and ours would be used twice.
+        specification = self.manager.kernel_spec
+        if specification is not None and specification.interrupt_mode == "message":
+            # Not by the manager: its session counts message ids from 0 again, and ours would come twice.
             return self.send("interrupt_request", channel="control")
         await self.manager.interrupt_kernel()
         return None
@@ -242,6 +243,7 @@ class KernelUnderTest:
 
         options: Message = {"silent": True, "store_history": False, "user_expressions": {"value": expression}}
         exchange = await self.execute("", **options)
+        assert exchange.content["status"] == "ok", exchange.content
         value = exchange.content["user_expressions"]["value"]
         assert value["status"] == "ok", value
         return str(ast.literal_eval(value["data"]["text/plain"]))
@@ -263,11 +265,12 @@ def kernel_environment(home: Path) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def running_kernel(name: str, home: Path) -> AsyncIterator[KernelUnderTest]:
-    """A fresh kernel with `home` as its home and working directory, shut down at the end. Its log is beside."""
+    """A fresh kernel at home in `home`, shut down at the end. Its log is beside that directory."""
     manager = AsyncKernelManager(kernel_name=name)
     # The working directory is the home on both sides, so that `~` stands for the same files in both.
-    with Path(f"{home}.log").open("wb") as log:
-        await manager.start_kernel(cwd=str(home), env=kernel_environment(home), stdout=log, stderr=log)
+    # Open for the whole time: a restart starts the kernel with the same arguments.
+    log = Path(f"{home}.log").open("wb")  # noqa: SIM115  closed below
+    await manager.start_kernel(cwd=str(home), env=kernel_environment(home), stdout=log, stderr=log)
     client = manager.client()
     client.start_channels()
     kernel = KernelUnderTest(manager, client, name)
@@ -280,3 +283,4 @@ async def running_kernel(name: str, home: Path) -> AsyncIterator[KernelUnderTest
         client.stop_channels()
         await manager.shutdown_kernel()
         manager.context.destroy(linger=0)
+        log.close()

@@ -162,9 +162,9 @@ class Normaliser:
 
 
 def digest(data: str | bytes) -> str:
-    """A short hash to compare by."""
+    """A short hash to compare by. Its length is none that RANDOM_ID takes for an id."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return "sha256:" + hashlib.sha256(raw).hexdigest()[:16]
+    return "sha256:" + hashlib.sha256(raw).hexdigest()[:20]
 
 
 def visible(text: str) -> str:
