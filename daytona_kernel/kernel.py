@@ -35,6 +35,7 @@ Content = dict[str, Any]
 SHUTDOWN_TIMEOUT_S = 4.5
 """Jupyter kills a kernel 5 s after it was asked to end."""
 PARENT_POLL_S = 1.0
+CONTROL_END_S = 2.0
 PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
 """What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
@@ -45,6 +46,8 @@ class DaytonaKernel(Kernel):
     implementation = "ipython"
     implementation_version = __version__
     settings = Instance(DaytonaSettings)
+    ended = False
+    """Whether the session is closed and the sandbox treated as the settings say."""
     help_links = List(
         [
             {
@@ -357,6 +360,7 @@ class DaytonaKernel(Kernel):
         except Exception as exc:
             self.log.warning("the session did not end in order: %s", type(exc).__name__)
         self.link_session.stop_thread()
+        self.ended = True
         if not restart:
             self._state_file.unlink(missing_ok=True)
         return {"status": "ok", "restart": restart}
@@ -400,14 +404,21 @@ class DaytonaKernelApp(IPKernelApp):
         if self.parent_handle and os.getppid() != 1:
             threading.Thread(target=_follow_parent, name="daytona-parent", daemon=True).start()
 
+    def start(self) -> None:
+        """Serve until the end is asked for; let the control thread finish before its sockets are closed."""
+        super().start()
+        if self.control_thread is not None:
+            self.control_thread.join(CONTROL_END_S)
+
     def _on_sigterm(self, _signum: int, _frame: Any) -> None:
         kernel = self.kernel
-        if kernel is None:
-            raise SystemExit(143)
+        if kernel is None or kernel.ended:
+            os._exit(143)
         self.io_loop.add_callback_from_signal(self._end, kernel)
 
     async def _end(self, kernel: DaytonaKernel) -> None:
         await kernel.do_shutdown(restart=False)
+        self.control_thread.io_loop.add_callback(self.control_thread.io_loop.stop)
         self.io_loop.stop()
 
     def init_iopub(self, context: Any) -> None:
