@@ -387,7 +387,7 @@ class DaytonaKernelApp(IPKernelApp):
         """Have our own log written where the application's goes; ``DAYTONA_KERNEL_LOG`` is its level."""
         log = logging.getLogger("daytona_kernel")
         level = os.environ.get("DAYTONA_KERNEL_LOG", "").upper()
-        log.setLevel(level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else self.log.level)
+        log.setLevel(level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else self.log_level)
         handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(logging.Formatter("[%(name)s] %(levelname)s | %(message)s"))
         log.handlers = [handler]
