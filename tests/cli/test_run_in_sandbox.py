@@ -1,0 +1,163 @@
+"""``jupyter daytona run`` with the ``daytona`` kernel and a local server of its own: nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+
+from daytona_kernel.local import launcher
+
+from .conftest import MakeNotebook
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def local_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the server that the kernels of these tests start; it is stopped in the end."""
+    folder = tmp_path_factory.mktemp("l")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAYTONA_LOCAL_DIR", str(folder))
+        yield folder
+        launcher.stop()
+
+
+@pytest.fixture(autouse=True)
+def _use_it(local_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DAYTONA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DAYTONA_LOCAL_DIR", str(local_folder))
+    # No `.env` of the folder in which the tests were started is read.
+    monkeypatch.chdir(local_folder)
+
+
+def sandboxes() -> list[dict[str, Any]]:
+    """Return what the server says about its sandboxes; none if no server was needed yet."""
+    return list((launcher.status() or {}).get("sandboxes", []))
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for the server to notice; fail when a person would have lost patience."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}; sandboxes: {sandboxes()}"
+        time.sleep(0.2)
+
+
+def start(notebook: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "daytona_kernel.cli", "run", str(notebook), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def run(notebook: Path, *options: str) -> tuple[int, str]:
+    """Return the exit code of a run and what it showed."""
+    process = start(notebook, *options)
+    _, shown = process.communicate(timeout=150)
+    return process.returncode, shown
+
+
+def started_cell(process: subprocess.Popen[str]) -> psutil.Process:
+    """Return the kernel's process once the first cell is done, when the second is being run."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "] ok" in line:
+            (kernel,) = psutil.Process(process.pid).children()
+            return kernel
+    raise AssertionError("the first cell did not end well")
+
+
+def texts(path: Path) -> list[str]:
+    notebook = nbformat.read(path, as_version=4)
+    return ["".join(o.text for o in cell.outputs if o.output_type == "stream") for cell in notebook.cells]
+
+
+def test_a_run_uses_a_sandbox_of_its_own_and_deletes_it(make_notebook: MakeNotebook, tmp_path: Path) -> None:
+    book = make_notebook("import os\nprint(os.path.expanduser('~'))", "print(2)")
+    code, shown = run(book)
+    assert code == 0, shown
+    assert texts(tmp_path / "book.out.ipynb") == ["/home/daytona\n", "2\n"]
+    assert sandboxes() == []
+
+
+def test_a_process_that_dies_in_the_sandbox_is_the_sandboxs_failure(make_notebook: MakeNotebook) -> None:
+    code, shown = run(make_notebook("import os\nprint('begun', flush=True)\nos._exit(3)"))
+    assert code == 3, shown
+    assert "SandboxProcessDied" in shown
+    assert sandboxes() == []
+
+
+def test_ctrl_c_stops_the_cell_and_deletes_the_sandbox(make_notebook: MakeNotebook, tmp_path: Path) -> None:
+    process = start(make_notebook("print(1)", "import time\ntime.sleep(600)"))
+    kernel = started_cell(process)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "interrupted in cell 2" in shown
+    assert texts(tmp_path / "book.out.ipynb") == ["1\n", ""]
+    assert not kernel.is_running()
+    assert sandboxes() == []
+
+
+@pytest.mark.parametrize("victim", ["run", "kernel"])
+def test_kill_9_leaves_neither_kernel_nor_sandbox(make_notebook: MakeNotebook, victim: str) -> None:
+    process = start(make_notebook("print(1)", "import time\ntime.sleep(600)"))
+    kernel = started_cell(process)
+    assert len(sandboxes()) == 1
+    (process if victim == "run" else kernel).kill()
+    process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if victim == "run" else 3)
+    eventually(lambda: not kernel.is_running(), "the kernel is still there")
+    eventually(lambda: sandboxes() == [], "the sandbox is still there")
+
+
+async def test_a_named_sandbox_is_used_and_kept(make_notebook: MakeNotebook, tmp_path: Path) -> None:
+    from daytona import AsyncDaytona, CreateSandboxFromSnapshotParams, DaytonaConfig
+
+    environment = launcher.environment(launcher.ensure_running())
+    config = DaytonaConfig(api_key=environment["DAYTONA_API_KEY"], api_url=environment["DAYTONA_API_URL"])
+    async with AsyncDaytona(config) as client:
+        sandbox = await client.create(CreateSandboxFromSnapshotParams(name="kept"))
+        await sandbox.fs.upload_file(b"brought along", "note.txt")
+        book = make_notebook("print(open('note.txt').read())")
+        code, shown = await asyncio.to_thread(run, book, "--sandbox", "kept")
+        assert code == 0, shown
+        assert texts(tmp_path / "book.out.ipynb") == ["brought along\n"]
+        assert [item["name"] for item in sandboxes()] == ["kept"]
+        await sandbox.delete()
+
+
+def test_a_sandbox_that_does_not_exist_is_named_in_the_error(make_notebook: MakeNotebook) -> None:
+    code, shown = run(make_notebook("1"), "--sandbox", "nowhere-to-be-found")
+    assert code == 3, shown
+    assert "SandboxNotFound" in shown
+    assert "nowhere-to-be-found" in shown
+
+
+def test_the_quickstart_gives_the_same_outputs_in_a_sandbox_as_locally(tmp_path: Path) -> None:
+    """Output by output, but for the cells that are tagged because they tell where and when they ran."""
+    book = ROOT / "notebooks" / "quickstart.ipynb"
+    recorded = []
+    for kernel in ("daytona", "python3"):
+        target = tmp_path / f"{kernel}.ipynb"
+        code, shown = run(book, "--kernel", kernel, "-o", str(target))
+        assert code == 0, shown
+        cells = nbformat.read(target, as_version=4).cells
+        recorded.append(
+            [cell.outputs for cell in cells if cell.cell_type == "code" and not cell.metadata.get("tags")]
+        )
+    assert recorded[0] == recorded[1]
+    assert sum(map(len, recorded[0])) >= 8
