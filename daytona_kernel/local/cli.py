@@ -214,14 +214,16 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    """Run the server in this process."""
+    """Run the server in this process, or detached in a child of it if somebody waits at ``--ready-fd``."""
+    descriptor = getattr(args, "ready_fd", None)
+    if descriptor is not None and os.fork():
+        # Whoever started us gets a child that ends at once, and never one to be waited for.
+        os._exit(0)
     import asyncio
     from dataclasses import replace
 
     from .options import options_from_env
     from .server import LocalServer, StartError, serve, setup_logging
-
-    descriptor = getattr(args, "ready_fd", None)
 
     def tell(text: str) -> None:
         if descriptor is not None:

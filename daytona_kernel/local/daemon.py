@@ -228,11 +228,32 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             await asyncio.wait([self.exited])
+        if self._first_pid is not None:
+            # The outer bwrap is gone; its death kills process 1 of the sandbox, and that ends all others there.
+            await wait_for_exit(self._first_pid, STOP_SECONDS)
         await self.set_network(on=False)
         if isinstance(self._isolation, PlainProcesses):
             kill_marked(self.spec.sandbox_id)
         self._sockets.remove(self.spec.sandbox_id)
         await self._watcher
+
+
+async def wait_for_exit(pid: int, seconds: float) -> None:
+    """Wait for the end of a process that is no child of ours, or for `seconds`."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, gone.set)
+    try:
+        await asyncio.wait_for(gone.wait(), seconds)
+    except asyncio.TimeoutError:
+        log.warning("process %d of a sandbox does not end", pid)
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def descendants(pid: int) -> list[int]:

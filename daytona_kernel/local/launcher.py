@@ -278,13 +278,11 @@ def _start(paths: LocalPaths, arguments: Sequence[str]) -> None:
         message = _read_ready(read_end)
     finally:
         os.close(read_end)
+    process.wait()  # it has forked, and ended at once
     if message != "ready":
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
+        _signal_holder(paths, signal.SIGKILL)
         why = message or f"it said nothing; see {paths.log_file}"
         raise LauncherError(f"the local sandbox server did not start: {why}")
-    process.returncode = 0  # it is detached and nobody will wait for it; keeps Popen from warning
 
 
 def _read_ready(descriptor: int) -> str:

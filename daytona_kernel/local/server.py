@@ -20,7 +20,6 @@ import time
 from collections.abc import Awaitable, Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO
 
 from aiohttp import web
 
@@ -117,7 +116,7 @@ class LocalServer:
         self._state: ServerState | None = None
         self._runner: web.AppRunner | None = None
         self._housekeeping: asyncio.Task[None] | None = None
-        self._held: IO[bytes] | None = None
+        self._held: int | None = None
 
     @property
     def state(self) -> ServerState:
@@ -168,17 +167,17 @@ class LocalServer:
         log.info("listening on %s, isolation %s", self._state.base_url(), self._state.manager.isolation.name)
 
     def _hold(self, path: Path) -> None:
-        self._held = path.open("ab")
+        """Take the lock by a bare descriptor: no object's end may let go of it before the process is gone."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._held.close()
-            self._held = None
+            os.close(descriptor)
             raise StartError("another local sandbox server of this user is running") from None
-        self._held.truncate(0)
         owner = {"pid": os.getpid(), "start_time": process_start(os.getpid()) or ""}
-        self._held.write(json.dumps(owner).encode())
-        self._held.flush()
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(owner).encode())
+        self._held = descriptor
 
     async def _build(self) -> ServerState:
         options, state_dir = self.options, self.options.paths.state_dir
@@ -287,8 +286,11 @@ class LocalServer:
             await self._state.manager.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def release(self) -> None:
+        """Let go of the lock, after :meth:`close`. A server process holds it to its very end instead."""
         if self._held is not None:
-            self._held.close()
+            os.close(self._held)
             self._held = None
 
     async def _status(self, request: web.Request) -> web.Response:

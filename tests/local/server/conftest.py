@@ -74,6 +74,7 @@ async def open_server(directory: Path, **options: Any) -> Running:
 async def close_server(running: Running) -> None:
     await running.http.close()
     await running.server.close()
+    running.server.release()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
