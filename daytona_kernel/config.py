@@ -136,7 +136,7 @@ class DaytonaSettings(LoggingConfigurable):
         _ON_SHUTDOWN,
         default_value="auto",
         help="What becomes of the sandbox when the kernel ends. auto: a notebook stops its own (files stay), "
-        "a headless run deletes its own, one that was named is kept as it is.",
+        "a headless run, or a kernel without a notebook, deletes its own; one that was named is kept.",
     ).tag(config=True)
     headless = Bool(
         help="Whether this kernel serves a job and not a person: its sandbox is ephemeral. "
@@ -237,6 +237,11 @@ class DaytonaSettings(LoggingConfigurable):
             raise ConfigurationError(
                 f"auto_stop is counted in whole minutes, not {self.auto_stop:g} seconds."
             )
+
+    @property
+    def is_found_again(self) -> bool:
+        """Whether a later kernel finds this sandbox: by the notebook's path, as Jupyter Server tells it."""
+        return not self.headless and bool(os.environ.get("JPY_SESSION_NAME"))
 
     @property
     def has_credentials(self) -> bool:

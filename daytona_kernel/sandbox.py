@@ -259,7 +259,7 @@ class SandboxManager:
         path = os.environ.get("JPY_SESSION_NAME", "")
         if path and not headless:
             labels[LABEL_NOTEBOOK] = notebook_label(path)
-        if headless:
+        if not settings.is_found_again:
             labels[LABEL_OWNER] = owner_label()
         options: dict[str, Any] = {
             "name": f"nb-{uuid.uuid4().hex[:12]}",
@@ -357,7 +357,7 @@ class SandboxManager:
             return "keep"
         if policy != "auto":
             return policy
-        return "delete" if self.settings.headless else "stop"
+        return "stop" if self.settings.is_found_again else "delete"
 
     async def close(self) -> None:
         """Close the SDK's connections."""

@@ -133,7 +133,7 @@ async def test_without_any_other_a_new_sandbox_is_made_and_is_ours() -> None:
     assert (await made.acquire()).id == "new"
     assert made.owned
     (params,) = service.created
-    assert params.labels == {"daytona-kernel": "1"}
+    assert params.labels == {"daytona-kernel": "1", "daytona-kernel.owner-pid": module.owner_label()}
     assert params.auto_delete_interval == 7 * 24 * 60
     assert params.snapshot is None
 
@@ -220,7 +220,7 @@ async def test_all_settings_reach_the_service_in_its_units() -> None:
     ).acquire()
     (params,) = service.created
     assert (params.snapshot, params.env_vars, params.network_block_all) == ("snap", {"A": "1"}, True)
-    assert params.labels == {"daytona-kernel": "1", "team": "x"}
+    assert params.labels.items() >= {"daytona-kernel": "1", "team": "x"}.items()
     assert params.auto_stop_interval == 120
     assert params.auto_delete_interval is None
 
@@ -452,13 +452,20 @@ async def test_a_creation_that_is_given_up_leaves_no_sandbox_behind() -> None:
     ],
 )
 async def test_what_becomes_of_the_sandbox(
-    settings: dict[str, Any], owned: bool, done: str, calls: list[str]
+    settings: dict[str, Any], owned: bool, done: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = FakeSandbox()
     made = await acquired(box, **settings)
     made.owned = owned
+    monkeypatch.setenv("JPY_SESSION_NAME", "/notebooks/analysis.ipynb")
     assert await made.release() == done
     assert box.calls == calls
+
+
+async def test_without_a_notebook_to_find_it_again_the_sandbox_is_deleted() -> None:
+    box = FakeSandbox()
+    assert await (await acquired(box)).release() == "deleted"
+    assert box.calls == ["delete"]
 
 
 async def test_a_restart_keeps_the_sandbox_whatever_the_settings_say() -> None:
@@ -469,7 +476,7 @@ async def test_a_restart_keeps_the_sandbox_whatever_the_settings_say() -> None:
 
 
 async def test_the_end_raises_nothing_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
-    made = await acquired(FakeSandbox())
+    made = await acquired(FakeSandbox(), on_shutdown="stop")
     made._client._sandbox_api.sandboxes.clear()  # type: ignore[union-attr]
     assert await made.release() == "kept"
     assert "sandbox s1 was left behind" in caplog.text
