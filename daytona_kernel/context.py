@@ -126,6 +126,9 @@ class ContextStarter:
         info = await _greet(link, hello, payload.bootstrap_code(options, hello))
         if info["shell"] == "plain" and (path := await self._provide_ipython(link.toolbox, info)):
             info = await _greet(link, _hello(link, execution_count, ipython_path=path), None)
+        elif capture:
+            # The handshake: a worker that keeps to its old descriptors has lost its commands by now.
+            info = await _greet(link, _hello(link, execution_count), None)
         notices = []
         if info["shell"] == "plain":
             notices.append(PLAIN_NOTICE)

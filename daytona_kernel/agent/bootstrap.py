@@ -32,6 +32,21 @@ ENTRY = "__daytona__"
 """
 
 
+class _Bytes:
+    """The binary side of the protocol stream, for a worker that writes bytes."""
+
+    def __init__(self, stream: ProtocolStream) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        """Write UTF-8."""
+        self._stream.write(bytes(data).decode("utf-8", "replace"))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+
 class ProtocolStream(io.TextIOBase):
     """``sys.__stdout__``: the worker's protocol for the worker, ordinary output for user code."""
 
@@ -44,6 +59,7 @@ class ProtocolStream(io.TextIOBase):
         self._user_stream = user_stream
         self._is_worker = is_worker
         self._line = ""
+        self.buffer = _Bytes(self)
 
     def write(self, string: str) -> int:
         """Whole lines of the worker go to the daemon; what anybody else writes is output of the cell."""

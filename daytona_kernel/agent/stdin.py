@@ -31,6 +31,21 @@ class StdinNotImplementedError(NotImplementedError):
     """Replaced by IPython's own class of that name where there is IPython."""
 
 
+class _Bytes:
+    """The binary side of ``sys.stdin``, for a worker that reads bytes."""
+
+    def __init__(self, stream: CommandStdin) -> None:
+        self._stream = stream
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next command, or end of file."""
+        return self._stream.readline().encode("utf-8")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """End of file."""
+        return b""
+
+
 class CommandStdin(io.TextIOBase):
     """``sys.stdin``: the worker's commands for the worker, end-of-file for everybody else."""
 
@@ -44,6 +59,7 @@ class CommandStdin(io.TextIOBase):
         self._is_worker = is_worker
         self._buffer = bytearray()
         self.before_wait: Callable[[], None] = lambda: None
+        self.buffer = _Bytes(self)
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
         """The next command, for the worker (run by the event loop meanwhile); else the empty string."""
