@@ -19,6 +19,7 @@ from . import (
     system,
     transfer,
 )
+from .desktop import api as desktop
 from .errors import error_middleware
 from .settings import SETTINGS, SPAWN_ENV, ToolboxSettings
 
@@ -35,6 +36,7 @@ MODULES = (
     lsp,
     ports,
     system,
+    desktop,
     interpreter,
 )
 

@@ -85,7 +85,16 @@ def wanted_range(request: web.Request, status: os.stat_result) -> tuple[int, int
 async def download(request: web.Request) -> web.StreamResponse:
     """Send one file, or the range of it that was asked for."""
     shown = query_fields(request).text("path")
-    path = resolve(request.app, shown)
+    return await send_file(request, resolve(request.app, shown), shown)
+
+
+async def send_file(
+    request: web.Request, path: str, shown: str, kind: str = "application/octet-stream"
+) -> web.StreamResponse:
+    """Answer with the file at ``path`` or the wanted range of it; ``shown`` is its name in errors.
+
+    :raises ToolboxError: if it cannot be read.
+    """
     try:
         fd, status = open_regular(path)
     except (OSError, ValueError) as exc:
@@ -93,7 +102,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     with os.fdopen(fd, "rb", buffering=0) as file:
         modified = int(status.st_mtime)
         headers = {
-            "Content-Type": "application/octet-stream",
+            "Content-Type": kind,
             "Content-Disposition": content_disposition("attachment", os.path.basename(path)),
             "Accept-Ranges": "bytes",
         }
