@@ -228,7 +228,7 @@ async def test_the_end_of_the_daemon_ends_workers_and_cuts_clients(tmp_path: Pat
             pid = await python.pid(await python.create())
             ws = await session.ws_connect(f"{python.session._base_url}{PREFIX[1:]}/execute")
             socket = Socket(ws)
-            await socket.send(IGNORE_SIGNALS)
+            await socket.send("import time; print('on'); time.sleep(60)")
             await socket.until("on\n")
         await gone(pid)
         assert (await socket.rest()).code == 1006
