@@ -23,6 +23,7 @@ import aiohttp
 from . import creation
 from .clock import to_iso
 from .errors import bad_request
+from .python_env import PythonUnusableError, probe_python
 
 if TYPE_CHECKING:
     from .booting import Sandbox
@@ -85,7 +86,7 @@ def parse_env(arguments: str) -> dict[str, str]:
     return {name: value[1:-1] if value[:1] in "\"'" and len(value) > 1 else value for name, value in pairs}
 
 
-def python_for_image(image: str) -> tuple[str, str]:
+async def python_for_image(image: str) -> tuple[str, str]:
     """The host's interpreter that stands for a base image (empty: the server's), and a remark for the log."""
     match = re.match(r"(?:.*/)?python:(\d+\.\d+)", image)
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -94,12 +95,20 @@ def python_for_image(image: str) -> tuple[str, str]:
     wanted = match.group(1)
     if wanted == own:
         return "", f"base image {image}: Python {own} of the host"
-    candidates = [shutil.which(f"python{wanted}")]
-    candidates += [str(path) for path in sorted(Path.home().glob(f".pyenv/versions/{wanted}.*/bin/python"))]
-    for candidate in candidates:
-        if candidate:
+    for candidate in _candidates(wanted):
+        try:
+            info = await probe_python(candidate)
+        except PythonUnusableError:  # a pyenv shim of a version that is not switched on, say
+            continue
+        if info.tag == wanted:
             return candidate, f"base image {image}: Python {wanted} of the host"
     return "", f"base image {image}: the host has no Python {wanted}; the sandbox has Python {own}"
+
+
+def _candidates(version: str) -> list[str]:
+    found = [shutil.which(f"python{version}")]
+    found += [str(path) for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    return [candidate for candidate in found if candidate]
 
 
 class BuildRunner:
@@ -176,7 +185,7 @@ class BuildRunner:
     async def _carry_out(self, sandbox: Sandbox, steps: list[tuple[str, str]]) -> None:
         manager, record = self._manager, sandbox.record
         base = next(arguments for word, arguments in steps if word == "FROM").split()[0]
-        record.python, remark = python_for_image(base)
+        record.python, remark = await python_for_image(base)
         self._say(sandbox, f"Step 1/{len(steps)} : FROM {base}\n ---> {remark}")
         socket = await manager.boot_for_build(sandbox)
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:

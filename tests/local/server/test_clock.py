@@ -138,7 +138,8 @@ async def test_owner_label_is_read_carefully() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000+0000", "2026-01-01T01:00:00+01:00", "2026-01-01"]
+    "text",
+    ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000+0000", "2026-01-01T01:00:00+01:00", "2026-01-01"],
 )
 async def test_times_of_queries_are_understood(text: str) -> None:
     """The SDK writes offsets without a colon; a plus that was not escaped arrives as a space."""

@@ -16,6 +16,7 @@ PACKAGES = {
     "noVNC": "novnc",
     "xdotool": "xdotool",
     "xprop": "x11-utils",
+    "xwininfo": "x11-utils",
     "scrot": "scrot",
     "convert": "imagemagick",
     "ffmpeg": "ffmpeg",

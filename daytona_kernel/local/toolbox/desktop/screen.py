@@ -131,28 +131,31 @@ async def windows(desktop: Desktop) -> dict[str, Any]:
 
 
 async def _window(desktop: Desktop, window_id: str, active: str) -> dict[str, Any] | None:
-    """Describe a window; ``None`` if it has been closed meanwhile."""
-    number = int(window_id, 16)
-    words = ["getwindowgeometry", "--shell", str(number), "getwindowname", str(number)]
-    outcome = await desktop.attempt("xdotool", *words)
-    if outcome.exit_code != 0:
+    """Describe a window; ``None`` if it has been closed meanwhile.
+
+    The place is asked of xwininfo: that of ``xdotool getwindowgeometry`` (3.20160805) counts the frame twice.
+    """
+    title, place = await asyncio.gather(
+        desktop.attempt("xdotool", "getwindowname", str(int(window_id, 16))),
+        desktop.attempt("xwininfo", "-id", window_id),
+    )
+    if title.exit_code != 0 or place.exit_code != 0:
         return None
-    return parse_window(outcome.text, number, active=re.findall(r"0x[0-9a-f]+", active) == [window_id])
-
-
-def parse_window(output: str, number: int, *, active: bool) -> dict[str, Any]:
-    """Parse what xdotool prints about a window: lines of ``NAME=value``, then the title."""
-    fields = {}
-    lines = output.splitlines()
-    while lines and (match := re.fullmatch(r"([A-Z]+)=(-?\d+)", lines[0])):
-        fields[match[1]] = int(match[2])
-        lines.pop(0)
     return {
-        "id": number,
-        "title": "\n".join(lines),
-        "x": fields.get("X", 0),
-        "y": fields.get("Y", 0),
-        "width": fields.get("WIDTH", 0),
-        "height": fields.get("HEIGHT", 0),
-        "isActive": active,
+        "id": int(window_id, 16),
+        "title": title.text.removesuffix("\n"),
+        **parse_geometry(place.text),
+        "isActive": re.findall(r"0x[0-9a-f]+", active) == [window_id],
     }
+
+
+_GEOMETRY = {"x": "Absolute upper-left X", "y": "Absolute upper-left Y", "width": "Width", "height": "Height"}
+
+
+def parse_geometry(output: str) -> dict[str, int]:
+    """Parse what xwininfo prints: the place and size of a window without its frame."""
+    found = {}
+    for name, label in _GEOMETRY.items():
+        match = re.search(rf"^\s*{label}:\s*(-?\d+)", output, re.MULTILINE)
+        found[name] = int(match[1]) if match else 0
+    return found
