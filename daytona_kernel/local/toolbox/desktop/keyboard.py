@@ -137,9 +137,9 @@ def typable(text: str) -> str:
     return text
 
 
-REMAPPED_DELAY_MS = 100
-"""A character that is on no key is lent one for a moment. Programs have to hear of that before the key is pressed;
-with less than about 30 ms some characters were lost (observed with xterm)."""
+REMAPPED_DELAY_MS = 200
+"""For characters that are on no key. xdotool lends them one for half this time; a program that looks at the
+keyboard's map later than that misses the character (seen with xterm on a busy machine: 2 of 90 at 100 ms)."""
 
 
 def runs(text: str) -> list[str]:
