@@ -230,8 +230,9 @@ async def test_the_end_of_the_daemon_ends_workers_and_cuts_clients(tmp_path: Pat
             socket = Socket(ws)
             await socket.send("import time; print('on'); time.sleep(60)")
             await socket.until("on\n")
+            ending = asyncio.ensure_future(socket.rest())
         await gone(pid)
-        assert (await socket.rest()).code == 1006
+        assert (await ending).code == 1006
 
 
 def test_sigterm_to_the_daemon_leaves_no_worker(tmp_path: Path) -> None:
