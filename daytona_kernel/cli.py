@@ -58,6 +58,8 @@ def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_run(commands)
     _add_local(commands, load=with_local)
+    _add_sandboxes(commands)
+    _add_doctor(commands)
     _add_install(commands)
     _add_uninstall(commands)
     _add_version(commands)
@@ -149,6 +151,39 @@ def _run_local(args: argparse.Namespace) -> int:
     from .local import cli as local_cli
 
     return int(local_cli.run(args))
+
+
+def _add_sandboxes(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "sandboxes",
+        help="list, stop and delete the sandboxes of notebooks",
+        description="List the sandboxes that notebooks and runs have made, or stop or delete some.",
+    )
+    parser.add_argument("--all", action="store_true", help="list all sandboxes, also those of other programs")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--stop", nargs="+", default=[], metavar="NAME", help="stop these; their files stay")
+    parser.add_argument(
+        "--delete", nargs="+", default=[], metavar="NAME", help="delete these, files included"
+    )
+    parser.set_defaults(run=_sandboxes)
+
+
+def _sandboxes(args: argparse.Namespace) -> int:
+    from . import inventory
+
+    return inventory.run(args)
+
+
+def _add_doctor(commands: _Commands) -> None:
+    parser = commands.add_parser("doctor", help="check what notebooks need, and say what is missing")
+    parser.add_argument("--offline", action="store_true", help="do not ask the service")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.run(args.offline)
 
 
 def _add_install(commands: _Commands) -> None:

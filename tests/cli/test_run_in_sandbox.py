@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -137,7 +139,27 @@ async def test_a_named_sandbox_is_used_and_kept(make_notebook: MakeNotebook, tmp
         assert code == 0, shown
         assert texts(tmp_path / "book.out.ipynb") == ["brought along\n"]
         assert [item["name"] for item in sandboxes()] == ["kept"]
-        await sandbox.delete()
+        await asyncio.to_thread(check_commands, "kept")
+
+
+def check_commands(name: str) -> None:
+    """``jupyter daytona sandboxes`` sees and ends what another program made only when asked to."""
+    assert "no sandboxes of notebooks in the local server" in command("sandboxes")
+    (entry,) = json.loads(command("sandboxes", "--all", "--json"))
+    assert (entry["name"], entry["state"], entry["made_by"]) == (name, "started", "-")
+    assert command("sandboxes", "--stop", name) == f"stopped {name}\n"
+    assert re.search(rf"^{name} +stopped +- ", command("sandboxes", "--all"), re.MULTILINE)
+    both = command("sandboxes", "--delete", "nobody", name, code=1)
+    assert both == f"cannot delete nobody: there is no such sandbox\ndeleted {name}\n"
+    eventually(lambda: sandboxes() == [], "the sandbox is still there")
+
+
+def command(*words: str, code: int = 0) -> str:
+    """Run ``jupyter daytona`` with *words* and return what it printed."""
+    argv = [sys.executable, "-u", "-m", "daytona_kernel.cli", *words]
+    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    assert result.returncode == code, result.stdout
+    return result.stdout
 
 
 def test_a_sandbox_that_does_not_exist_is_named_in_the_error(make_notebook: MakeNotebook) -> None:
