@@ -24,8 +24,9 @@ from traitlets import Instance, List, Type
 from ._version import __version__
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
+from .messages import clean_text, cleaned
 from .session import Interrupted, Session
-from .sink import KernelSink, clean_text, cleaned
+from .sink import KernelSink
 
 if TYPE_CHECKING:
     from .magics.kerneldoor import CellRunner

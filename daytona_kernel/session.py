@@ -31,6 +31,7 @@ from .errors import (
 )
 from .execution import ContextLost, Execution
 from .link import Link
+from .messages import well_formed
 from .running import ConnectionStatus, LateOutput, Running, Sink
 from .sandbox import SandboxManager
 from .toolbox import Toolbox
@@ -43,13 +44,6 @@ log = logging.getLogger(__name__)
 Content = dict[str, Any]
 T = TypeVar("T")
 
-MESSAGE_TYPES = frozenset(
-    (
-        *("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output"),
-        *("comm_open", "comm_msg", "comm_close"),
-    )
-)
-"""What the sandbox may have published. Anything else from there is dropped: it is not trusted."""
 STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
 ATTEMPTS = 3
@@ -447,6 +441,10 @@ class Session:
 
     async def _explain_loss(self, lost: ContextLost, *, started: bool) -> DaytonaKernelError | None:
         """The error for a cell whose context was lost while it ran; ``None`` if it had not begun."""
+        if lost.unknown:
+            return ExecutionUnknown(
+                f"The connection was lost as the cell was sent. {lost.message} Whether the cell ran is not known."
+            )
         if not started:
             return None
         if not await self._sandbox_runs():
@@ -479,12 +477,12 @@ class Session:
     # -- what comes from the sandbox ---------------------------------------------------------------
 
     def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink) -> None:
-        if frame.type in MESSAGE_TYPES:
-            sink.publish(frame.type, frame.content, frame.metadata, frame.buffers)
-        elif frame.type == "input_request":
+        if frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
+        elif (content := well_formed(frame.type, frame.content)) is not None:
+            sink.publish(frame.type, content, frame.metadata, frame.buffers)
         else:
-            log.warning("the sandbox sent a message of unknown type %.40r", frame.type)
+            log.warning("the sandbox sent what is no message of a cell (%.40r); it is dropped", frame.type)
 
     async def _answer_input(self, content: Content, running: Running) -> None:
         request_id = content.get("request_id")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from .messages import clean_text, cleaned
+
 if TYPE_CHECKING:
     from .kernel import DaytonaKernel
 
@@ -84,25 +86,3 @@ class KernelSink:
 
 def _header_only(message: Content) -> Content:
     return {key: message.get(key, {}) for key in ("header", "parent_header", "metadata")}
-
-
-def clean_text(text: str) -> str:
-    """``text`` without lone surrogates, which no message can hold."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def cleaned(value: Any) -> Any:
-    """A JSON value with clean texts."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, dict):
-        return {clean_text(str(key)): cleaned(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [cleaned(item) for item in value]
-    return value
