@@ -87,7 +87,7 @@ def _cleaned_lines(cell: str) -> list[str]:
     lines = _LINE.findall(cell)
     for clean in (leading_empty_lines, leading_indent, classic_prompt, ipython_prompt):
         lines = clean(lines)
-    return list(lines)
+    return _LINE.findall("".join(lines))
 
 
 def _parsed(lines: list[str]) -> ast.Module | None:

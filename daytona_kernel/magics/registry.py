@@ -16,7 +16,17 @@ from .words import did_you_mean
 Run = Callable[[Host, argparse.Namespace], Awaitable[Result | None]]
 Configure = Callable[["Parser"], None]
 
-FAMILIES = ("general", "files", "transfers", "preview", "process", "variables")
+FAMILIES = (
+    "general",
+    "files",
+    "transfers",
+    "preview",
+    "process",
+    "lifecycle",
+    "resources",
+    "git",
+    "variables",
+)
 
 GROUPS = ("General", "Files", "Preview", "Processes", "Variables", "Sandbox", "Resources", "Desktop", "Git")
 PROGRAM = "%daytona"

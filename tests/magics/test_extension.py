@@ -1,0 +1,88 @@
+"""The extension of a plain IPython, and completion in both doors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .doors import Door, IPythonDoor
+
+
+def test_a_cell_runs_in_the_sandbox_with_its_output_here(ipython: IPythonDoor) -> None:
+    ipython("%%daytona\npass").ok()
+    outcome = ipython(
+        "%%daytona\nimport sys, os\nprint('out')\nprint('err', file=sys.stderr)\n"
+        "from IPython.display import HTML\ndisplay(HTML('<b>x</b>'))\nkept = 41\nkept + 1"
+    ).ok()
+    assert outcome.stdout == "out\n"
+    assert outcome.stderr == "err\n"
+    assert [one["text/plain"] for one in outcome.shown][-1] == "42"
+    assert outcome.shown[0]["text/html"] == "<b>x</b>"
+    assert ipython("%%daytona\nprint(kept)").stdout == "41\n"
+    assert "kept" not in ipython.shell.user_ns
+
+
+def test_an_error_is_raised_here_with_the_remote_traceback(ipython: IPythonDoor) -> None:
+    outcome = ipython("%%daytona\ndef inner():\n    return 1/0\ninner()")
+    assert outcome.failed("RemoteError") == "ZeroDivisionError: division by zero"
+    assert "in inner" in outcome.traceback
+    assert "raised in the sandbox" in outcome.traceback
+    assert "kerneldoor" not in outcome.traceback
+    assert "extension.py" not in outcome.traceback
+
+
+def test_input_is_asked_for_here(ipython: IPythonDoor) -> None:
+    outcome = ipython("%%daytona\nprint(input('name? ').upper())", answers=("ada",)).ok()
+    assert outcome.stdout.endswith("ADA\n")
+
+
+def test_a_cell_with_a_timeout_is_interrupted(ipython: IPythonDoor) -> None:
+    message = ipython("%%daytona --timeout 1s\nimport time\ntime.sleep(600)").failed("CommandFailed")
+    assert "interrupted after 1s" in message
+    assert ipython("%%daytona\nprint('alive')").stdout == "alive\n"
+
+
+def test_magics_work_in_loops_here(ipython: IPythonDoor) -> None:
+    assert ipython("for word in ('a', 'b'):\n    %daytona exec -- echo {word}").ok().stdout.split() == [
+        "a",
+        "b",
+    ]
+
+
+def test_the_sdk_object_is_live(ipython: IPythonDoor) -> None:
+    ipython("box = %daytona sdk").ok()
+    assert ipython("print(box.process.exec('echo sdk').result)").stdout.strip() == "sdk"
+
+
+def test_unloading_undoes_what_loading_did(private_server: Path) -> None:
+    door = IPythonDoor()
+    shell = door.shell
+    door("%daytona ls").ok()
+    door("%load_ext daytona_kernel").ok()
+    assert len(shell.ast_transformers) == 1
+    door("%unload_ext daytona_kernel").ok()
+    assert not shell.ast_transformers
+    assert "daytona" not in shell.magics_manager.magics["line"]
+    assert not hasattr(shell, "_daytona_kernel_magics")
+    door("%load_ext daytona_kernel").ok()
+    assert "none yet" in door("%daytona status").ok().text
+    door.close()
+
+
+def test_commands_and_options_are_completed(door: Door) -> None:
+    assert "%daytona upload" in door.complete("%daytona upl")
+    assert "%daytona previews" in door.complete("%daytona previ")
+    assert "%daytona ls --json" in door.complete("%daytona ls --js")
+    assert "x = %daytona status" in door.complete("x = %daytona stat")
+    assert "%%daytona bash" in door.complete("%%daytona ba")
+    assert "%daytona help upload" in door.complete("%daytona help uplo")
+
+
+def test_files_of_both_sides_are_completed(door: Door, place: str, tmp_path: Path) -> None:
+    door(f"%daytona exec -- touch {place}/remote-one {place}/remote-two").ok()
+    assert f"%daytona cat {place}/remote-two" in door.complete(f"%daytona cat {place}/remote-t")
+    (tmp_path / "local-one").touch()
+    assert f"%daytona upload {tmp_path}/local-one" in door.complete(f"%daytona upload {tmp_path}/loc")
+
+
+def test_other_lines_are_completed_by_python(door: Door) -> None:
+    assert any("zip" in one for one in door.complete("# %daytona\nzi"))
