@@ -149,7 +149,8 @@ class Normaliser:
             return lines
         if isinstance(value, str):
             return self._string(key, self.text(value), indent)
-        return [f"{indent}{key}: {self.text(repr(value))}"]
+        # Text is written after a colon and everything else after a sign, since 1 is not "1".
+        return [f"{indent}{key} = {self.text(repr(value))}"]
 
     @staticmethod
     def _string(key: str, text: str, indent: str) -> list[str]:

@@ -163,12 +163,16 @@ COMPLETIONS = [
 ]
 
 
+#: Magics that only the kernel under test has.
+OUR_OWN = ("%daytona", "%%daytona")
+
+
 def completion(exchange: Exchange) -> dict[str, Any]:
     """The content of a complete_reply with the matches as a set."""
     content = dict(exchange.content)
-    content["matches"] = sorted(content["matches"])
+    content["matches"] = sorted(match for match in content["matches"] if match not in OUR_OWN)
     types = content["metadata"].get("_jupyter_types_experimental", [])
-    content["metadata"] = sorted(types, key=lambda one: (one["text"], one.get("type") or ""))
+    content["metadata"] = sorted(str(one) for one in types if one["text"] not in OUR_OWN)
     return content
 
 
