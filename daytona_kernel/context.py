@@ -173,6 +173,7 @@ async def _greet(link: Link, request: Content, code: str | None) -> Content:
     if not isinstance(info, dict) or info.get("status") != "ok":
         raise SandboxProtocolError(f"The kernel's agent could not start: {''.join(stray)[-500:] or info}")
     link.spool = str(info.get("spool", ""))
+    link.pid = pid if isinstance(pid := info.get("pid"), int) else 0
     return info
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import payload, wire
 from .errors import DaytonaKernelError
-from .toolbox import Toolbox
+from .toolbox import Toolbox, hedged
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Close(enum.Enum):
     WORKER_DIED = enum.auto()
     INTERRUPTED = enum.auto()
     REFUSED = enum.auto()
+    AGENT_MISSING = enum.auto()
     LOST = enum.auto()
 
 
@@ -47,12 +48,17 @@ def classify_close(code: int | None, reason: str) -> Close:
 
 
 class ContextLost(DaytonaKernelError):
-    """The context, or the agent in it, is not there any more. ``started``: whether the request had begun."""
+    """The context, or the agent in it, is not there any more.
 
-    def __init__(self, message: str, *, started: bool, died: bool = False) -> None:
+    ``started``: whether the request had begun. ``died``: the process is dead. ``unknown``: the request may
+    have begun, and nobody can tell.
+    """
+
+    def __init__(self, message: str, *, started: bool, died: bool = False, unknown: bool = False) -> None:
         super().__init__(message)
         self.started = started
         self.died = died
+        self.unknown = unknown
 
 
 @dataclass
@@ -70,6 +76,8 @@ class Execution:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     result: dict[str, Any] | None = None
     has_started: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+    """How many copies may have left this side."""
     connected: bool | None = None
     """``False`` while a lost connection is being got back, ``None`` before there was any trouble."""
 
@@ -86,6 +94,12 @@ class Execution:
         """Whether the agent has begun to serve the request."""
         return self.has_started.is_set()
 
+    def set_connected(self, connected: bool) -> None:
+        """Note that the connection is lost, or there again; whoever listens hears of changes only."""
+        if connected is not self.connected and not (connected and self.connected is None):
+            self.connected = connected
+            self.on_connection(connected)
+
     def feed(self, line: wire.Line) -> None:
         """Take a line from the socket or from the spool. Raises :class:`wire.Gap`."""
         if self.previous is not None and line.execution_id == self.previous.id:
@@ -101,17 +115,37 @@ class Execution:
         elif frame.type != "ready":
             self.on_frame(frame)
 
+    def feed_over_gap(self, line: wire.Line) -> None:
+        """Take a line after which nothing older can come; say so if some are missing."""
+        try:
+            self.feed(line)
+        except wire.Gap as gap:
+            lost = gap.got - gap.expected
+            self.on_text("stderr", f"\n[daytona-kernel: {lost} blocks of output were lost]\n")
+            self.receiver.next_number = gap.got
+            self.feed(line)
+
     def resend_code(self) -> str:
         """Source for a further copy, which asks for the lines that have not come."""
+        if self.code is not None:  # it brings the agent along if that has not come either
+            return self.code
         return payload.request_code({**self.request, "from": self.receiver.next_number})
 
 
 class SocketReader:
     """Reads the interpreter's chunks of one socket into an execution."""
 
-    def __init__(self, execution: Execution, acknowledge: Callable[[Execution, int], None]) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        acknowledge: Callable[[Execution, int], None],
+        *,
+        over_gaps: bool = False,
+    ) -> None:
+        """``over_gaps``: what is missing here is missing for good; else it raises :class:`wire.Gap`."""
         self._execution = execution
         self._acknowledge = acknowledge
+        self._feed = execution.feed_over_gap if over_gaps else execution.feed
         self._splitter = wire.Splitter()
         self.agent_missing = False
         self.heard = False
@@ -143,7 +177,7 @@ class SocketReader:
         if isinstance(item, wire.Text):
             self._execution.on_text("stdout", item.text)
         else:
-            self._execution.feed(item)
+            self._feed(item)
 
     def _error(self, message: dict[str, Any]) -> None:
         """An error outside of the agent: it is missing, or could not start."""
@@ -167,13 +201,18 @@ class SpoolReader:
         if isinstance(position, list) and len(position) == 2 and all(type(n) is int for n in position):
             self._segment, self._offset = position
         self._splitter = wire.Splitter()
+        self.recorded = False
+        """Whether the directory of recordings is there."""
         self.found = False
+        """Whether it has, or had, a recording of this execution."""
 
     async def read(self) -> bool:
-        """Feed what is new; whether there was anything."""
-        if not self._directory:
+        """Feed what is new; whether there was anything. Raises what the toolbox raises."""
+        files = await hedged(self._list) if self._directory else None
+        if files is None:  # no such directory; or this is a proxy's 404, and the sandbox itself is gone
+            await hedged(self._toolbox.version)
             return False
-        files = await self._toolbox.list_files(self._directory) or {}
+        self.recorded = True
         prefix = self._execution.id + "."
         sizes = {
             int(n[len(prefix) :]): s
@@ -188,10 +227,15 @@ class SpoolReader:
         new = False
         for segment in sorted(s for s in sizes if s >= self._segment):
             if segment != self._segment:
+                # the one before is complete now; it may have grown after it was listed
+                new = await self._read_segment(self._segment) or new
                 self._segment, self._offset = segment, 0
             if sizes[segment] > self._offset:
                 new = await self._read_segment(segment) or new
         return new
+
+    async def _list(self) -> dict[str, int] | None:
+        return await self._toolbox.list_files(self._directory)
 
     async def _read_segment(self, segment: int) -> bool:
         path = f"{self._directory}/{self._execution.id}.{segment}"
@@ -201,14 +245,5 @@ class SpoolReader:
         self._offset += len(data)
         for item in self._splitter.feed(data.decode("ascii", "replace")):
             if isinstance(item, wire.Line):
-                self._feed(item)
+                self._execution.feed_over_gap(item)
         return True
-
-    def _feed(self, line: wire.Line) -> None:
-        try:
-            self._execution.feed(line)
-        except wire.Gap as gap:
-            lost = gap.got - gap.expected
-            self._execution.on_text("stderr", f"\n[daytona-kernel: {lost} blocks of output were lost]\n")
-            self._execution.receiver.next_number = gap.got
-            self._execution.feed(line)

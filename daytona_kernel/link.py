@@ -19,27 +19,33 @@ from typing import TYPE_CHECKING, Any
 from . import payload, wire
 from .errors import ConnectionFailed, DaytonaKernelError
 from .execution import Close, ContextLost, Execution, SocketReader, SpoolReader, classify_close
-from .toolbox import Toolbox
+from .toolbox import Toolbox, hedged
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from .channel import Channel
 
 log = logging.getLogger(__name__)
 
-PATH = "/process/interpreter/execute"
-OPEN_TIMEOUT_S = 20.0
-PING_INTERVAL_S = 10.0
-PING_TIMEOUT_S = 10.0
-READY_CHECK_S = 4.0
-"""A waiting execution's socket answers no pings (v0.190.0); the spool tells whether it has begun."""
+OPEN_ATTEMPTS = 3
+"""How often a refused socket is asked for; somebody answers, so waiting for longer will not help."""
+OPEN_PATIENCE_S = 10.0
+"""How long a network is waited for before the request is given back as not sent."""
+REOPEN_S = 2.0
+"""How long a new socket may take once the toolbox has answered."""
+PING_INTERVAL_S = 1.0
+PING_TIMEOUT_S = 1.0
+"""After so much silence the toolbox is asked; the socket is given up only if that answers meanwhile."""
+READY_CHECK_S = 2.0
+READY_CHECK_MAX_S = 60.0
+"""How long a request may stay unheard before a copy is sent, four times longer each time. A waiting
+execution's socket answers no pings (v0.190.0), so it can not be told from a dead one."""
 SILENCE_S = 1.0
 """How long frames may stay away after the spool has shown the first."""
 WARM_IDLE_S = 300.0
 ACK_BYTES = 4 * 1024 * 1024
 ACK_CHUNKS = 150
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""The daemon's frames are at most about 6 MiB: 1 MiB of worker line, escaped (v0.190.0)."""
 POLL_MIN_S, POLL_MAX_S = 0.1, 1.0
+ALIVE_CHECK_S = 2.0
 
 
 class Link:
@@ -49,7 +55,9 @@ class Link:
         self.toolbox = toolbox
         self.context_id = context_id
         self.spool = spool
-        self._warm: asyncio.Task[ClientConnection] | None = None
+        self.pid = 0
+        """The process of the context, once its agent has told it."""
+        self._warm: asyncio.Task[Channel] | None = None
         self._warm_since = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ack_bytes = self._ack_chunks = 0
@@ -87,45 +95,58 @@ class Link:
         context or its agent is gone. A lost connection is no error here: it is waited out for as long as
         the caller waits. Cancelling it leaves the request running in the sandbox.
         """
-        socket = await self._take_socket()
+        channel = await self._take_channel(execution)
         try:
-            close = await self._run_on(socket, execution, execution.code)
+            close = await self._run_on(channel, execution, execution.code)
         finally:
-            self._retire(socket)
+            self._retire(channel)
         if execution.result is None:
-            await self._after_close(execution, close)
+            await self._after_end(execution, close, copy=False)
         assert execution.result is not None
         return execution.result
 
-    async def _after_close(self, execution: Execution, close: Close) -> None:
-        """The socket has ended before the execution's ``done`` came."""
-        if close is Close.REFUSED:
-            raise ContextLost("The interpreter context is gone.", started=execution.started)
-        if close is Close.WORKER_DIED:
-            await self._fetch_rest(execution)
-            raise ContextLost("The Python process died.", started=execution.started, died=True)
-        if close is Close.FINISHED and not execution.started and not await self._fetch_rest(execution):
-            raise ContextLost("The interpreter did not run the request.", started=False)
-        if execution.result is None:
-            await self._recover(execution)
+    async def _after_end(self, execution: Execution, close: Close, *, copy: bool) -> None:
+        """A socket has ended without the execution's ``done``: get it back, or say what was lost.
 
-    async def _run_on(self, socket: ClientConnection, execution: Execution, code: str | None) -> Close:
-        """Send ``execution`` over ``socket`` and read until its ``done`` or the socket's end."""
+        ``copy``: it was not the first socket, so what it says of itself is not said of the request.
+        """
+        if close is Close.LOST:
+            if not copy:
+                await self._recover(execution)
+            return
+        recorded = None if close is Close.REFUSED and not copy else await self._fetch_rest(execution)
+        if execution.result is not None:
+            return
+        again = close in (Close.FINISHED, Close.INTERRUPTED) and execution.started
+        if again and not copy:
+            await self._recover(execution)
+            return
+        died = close is Close.WORKER_DIED or (execution.started and await self._worker_is_gone())
+        # Nothing has been heard of it, and nobody can say any more what became of its first copy.
+        unknown = copy and not execution.started and recorded is None
+        raise ContextLost(_LOST[close], started=execution.started, died=died, unknown=unknown)
+
+    async def _run_on(
+        self, channel: Channel, execution: Execution, code: str | None, *, copy: bool = False
+    ) -> Close:
+        """Send ``execution`` over ``channel`` and read until its ``done`` or the socket's end."""
         from websockets.exceptions import ConnectionClosed
 
         message = {"contextId": self.context_id, "timeout": 0}
         message["code"] = code or payload.request_code(execution.request)
-        reader = SocketReader(execution, self._acknowledge)
-        watch = asyncio.ensure_future(self._watch(socket, execution, reader))
+        reader = SocketReader(execution, self._acknowledge, over_gaps=copy)
+        watch = asyncio.ensure_future(self._watch(channel, execution, reader))
+        watch.add_done_callback(_retrieve)
+        execution.sent += 1
         try:
-            await socket.send(json.dumps(message))
-            async for chunk in socket:
+            await channel.send(json.dumps(message))
+            async for chunk in channel:
                 reader.feed(chunk)
                 if execution.result is not None:
                     return Close.FINISHED
-            close = classify_close(socket.close_code, socket.close_reason or "")
+            close = classify_close(channel.close_code, channel.close_reason or "")
         except ConnectionClosed:
-            close = classify_close(socket.close_code, socket.close_reason or "")
+            close = classify_close(channel.close_code, channel.close_reason or "")
         except (wire.Gap, OSError) as exc:
             log.warning("execution %s: %s", execution.id, exc)
             close = Close.LOST
@@ -133,34 +154,71 @@ class Link:
             watch.cancel()
         reader.finish()
         if reader.agent_missing:
-            raise ContextLost("The agent is not in the context any more.", started=execution.started)
-        log.debug("execution %s: socket ended with %s %s", execution.id, socket.close_code, close.name)
+            close = Close.AGENT_MISSING
+        log.debug("execution %s: socket ended with %s %s", execution.id, channel.close_code, close.name)
         return close
 
-    async def _watch(self, socket: ClientConnection, execution: Execution, reader: SocketReader) -> None:
-        """Close a socket that is dead without saying so.
+    # -- noticing a dead socket --------------------------------------------------------------------
 
-        While a request waits in the queue nothing answers pings (v0.190.0), so its spool is asked instead.
+    async def _watch(self, channel: Channel, execution: Execution, reader: SocketReader) -> None:
+        """Give up a socket that is dead without saying so, but only while the toolbox answers.
+
+        As long as nothing answers at all, the socket may come back to life with the network.
         """
         from websockets.exceptions import ConnectionClosed
 
+        patience = min(READY_CHECK_S * 4 ** (execution.sent - 1), READY_CHECK_MAX_S)
         with suppress(ConnectionClosed):
-            while not reader.heard:
-                await asyncio.sleep(READY_CHECK_S)
-                if not reader.heard and not execution.started and await self._has_begun(execution):
-                    await asyncio.sleep(SILENCE_S)
-                    if not reader.heard:
-                        log.warning("execution %s has begun but its socket is silent", execution.id)
-                        socket.transport.abort()
-                        return
             while True:
-                await asyncio.sleep(PING_INTERVAL_S)
-                try:
-                    await asyncio.wait_for(await socket.ping(), PING_TIMEOUT_S)
-                except asyncio.TimeoutError:
-                    log.warning("execution %s: no answer to a ping", execution.id)
-                    socket.transport.abort()
+                if reader.heard:
+                    await asyncio.sleep(PING_INTERVAL_S)
+                    silent = await channel.is_silent(PING_TIMEOUT_S)
+                else:
+                    await self._wait_unheard(execution, reader, patience)
+                    channel.spoke.clear()
+                    silent = not reader.heard
+                if silent and await self._others_answer(channel, execution):
+                    log.warning("execution %s: its socket is silent", execution.id)
+                    channel.transport.abort()
                     return
+
+    async def _wait_unheard(self, execution: Execution, reader: SocketReader, patience_s: float) -> None:
+        """Wait for the first chunk, for not longer than that; less long once the spool shows the request."""
+        until = time.monotonic() + patience_s
+        while not reader.heard and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, READY_CHECK_S))
+            if not reader.heard and not execution.started and await self._has_begun(execution):
+                await asyncio.sleep(SILENCE_S)
+                return
+
+    async def _others_answer(self, channel: Channel, execution: Execution) -> bool:
+        """Ask the toolbox until it answers (``True``) or the socket speaks (``False``)."""
+        looking: asyncio.Future[Any] = asyncio.ensure_future(self._until_answered(execution))
+        spoke: asyncio.Future[Any] = asyncio.ensure_future(channel.spoke.wait())
+        try:
+            await asyncio.wait({looking, spoke}, return_when=asyncio.FIRST_COMPLETED)
+            if spoke.done():
+                execution.set_connected(True)
+            return not spoke.done()
+        finally:
+            for task in (looking, spoke):
+                task.cancel()
+            await asyncio.gather(looking, spoke, return_exceptions=True)
+
+    async def _until_answered(self, execution: Execution) -> None:
+        notice = asyncio.get_running_loop().call_later(PING_TIMEOUT_S, execution.set_connected, False)
+        toolbox = Toolbox(self.toolbox.endpoint)  # connections of the past may be as dead as the socket
+        try:
+            while True:
+                try:
+                    await hedged(toolbox.version)
+                    return
+                except DaytonaKernelError:
+                    execution.set_connected(False)
+                    await asyncio.sleep(POLL_MAX_S)
+        finally:
+            notice.cancel()
+            await toolbox.close()
 
     # -- losing and getting back -------------------------------------------------------------------
 
@@ -169,79 +227,121 @@ class Link:
         log.warning(
             "execution %s: connection lost after line %d", execution.id, execution.receiver.next_number
         )
-        execution.on_connection(False)
-        poll = asyncio.ensure_future(self._poll_spool(execution))
-        again = asyncio.ensure_future(self._send_again(execution))
-        done = asyncio.ensure_future(execution.done.wait())
+        execution.set_connected(False)
+        self.toolbox.renew()
+        answered = asyncio.Event()
+        toolbox = Toolbox(self.toolbox.endpoint)
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._poll_spool(toolbox, execution, answered)),
+            asyncio.ensure_future(self._send_again(execution, answered)),
+            asyncio.ensure_future(execution.done.wait()),
+        ]
         try:
-            await asyncio.wait({again, done}, return_when=asyncio.FIRST_COMPLETED)
-            if again.done() and execution.result is None:
-                again.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if execution.result is None:
+                for task in done:
+                    task.result()
         finally:
-            for task in (poll, again, done):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(poll, again, done, return_exceptions=True)
-        execution.on_connection(True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await toolbox.close()
+        execution.set_connected(True)
         log.warning("execution %s: recovered", execution.id)
 
-    async def _send_again(self, execution: Execution) -> None:
+    async def _send_again(self, execution: Execution, answered: asyncio.Event) -> None:
         """Send copies until one of them brings the end."""
         delay = 0.1
         while not execution.done.is_set():
             try:
-                socket = await self._open()
+                channel = await self._reopen(answered)
             except (ConnectionFailed, OSError):
                 delay = min(delay * 1.5, POLL_MAX_S)
                 await asyncio.sleep(delay)
                 continue
             delay = 0.1
-            started = execution.started
             try:
-                close = await self._run_on(socket, execution, execution.resend_code())
+                close = await self._run_on(channel, execution, execution.resend_code(), copy=True)
             finally:
-                self._retire(socket)
-            if execution.done.is_set():
-                return
-            if close in (Close.REFUSED, Close.WORKER_DIED):
-                await self._fetch_rest(execution)
-                died = close is Close.WORKER_DIED
-                raise ContextLost("The interpreter context is gone.", started=execution.started, died=died)
-            if close is Close.FINISHED and not started and not execution.started:
-                raise ContextLost("The interpreter did not run the request.", started=False)
-            if close is Close.FINISHED and not await self._fetch_rest(execution):
-                raise ContextLost("The recorded output of the cell is not there any more.", started=True)
+                self._retire(channel)
+            if execution.result is None:
+                await self._after_end(execution, close, copy=True)
+                await asyncio.sleep(0.1)
 
-    async def _poll_spool(self, execution: Execution) -> None:
-        reader = SpoolReader(self.toolbox, self.spool, execution)
+    async def _reopen(self, answered: asyncio.Event) -> Channel:
+        """A new socket; an attempt that began in the dark is given up soon after the toolbox has answered."""
+        answered.clear()
+        opening = asyncio.ensure_future(self._open())
+        light = asyncio.ensure_future(answered.wait())
+        try:
+            await asyncio.wait({opening, light}, return_when=asyncio.FIRST_COMPLETED)
+            return await asyncio.wait_for(opening, REOPEN_S)
+        except asyncio.TimeoutError as exc:
+            raise ConnectionFailed("A new socket took too long.") from exc
+        finally:
+            light.cancel()
+            if not opening.done():
+                opening.cancel()
+            await asyncio.gather(light, opening, return_exceptions=True)
+
+    async def _poll_spool(self, toolbox: Toolbox, execution: Execution, answered: asyncio.Event) -> None:
+        """Read the spool again and again. Raises :class:`ContextLost` once the process is found dead."""
+        reader = SpoolReader(toolbox, self.spool, execution)
         delay = POLL_MIN_S
+        checked = time.monotonic()
         while execution.result is None:
             try:
                 new = await reader.read()
-                if reader.found:  # a 404 may also come from a proxy whose sandbox is gone
-                    execution.on_connection(True)
+            except DaytonaKernelError:
+                execution.set_connected(False)
+                new = False
+            else:
+                answered.set()
+                execution.set_connected(True)
                 if new:
                     self._acknowledge(execution, 0, force=True)
-            except DaytonaKernelError:
-                execution.on_connection(False)
-                new = False
+                elif time.monotonic() - checked > ALIVE_CHECK_S:
+                    checked = time.monotonic()
+                    await self._check_worker(execution, reader)
             delay = POLL_MIN_S if new else min(delay * 1.5, POLL_MAX_S)
             await asyncio.sleep(delay)
 
-    async def _fetch_rest(self, execution: Execution) -> bool:
-        """Read the spool once; whether it has the execution at all."""
+    async def _check_worker(self, execution: Execution, reader: SpoolReader) -> None:
+        """A dead worker's context says nothing and serves nothing (wedged, v0.190.0)."""
+        if not await self._worker_is_gone():
+            return
+        with suppress(DaytonaKernelError):
+            await reader.read()
+        if execution.result is None:
+            unknown = not execution.started and not reader.recorded
+            raise ContextLost(_LOST[Close.WORKER_DIED], started=execution.started, died=True, unknown=unknown)
+
+    async def _worker_is_gone(self) -> bool:
+        """Whether the context's process certainly does not exist any more."""
+        if not self.pid:
+            return False
+        try:
+            status, _ = await self.toolbox.shell(f"kill -0 {self.pid}", 5)
+        except DaytonaKernelError:
+            return False
+        return status != 0
+
+    async def _fetch_rest(self, execution: Execution) -> bool | None:
+        """Read the spool to its end; whether it has the execution, ``None`` if nobody can tell."""
         reader = SpoolReader(self.toolbox, self.spool, execution)
         try:
             while await reader.read():
                 pass
         except DaytonaKernelError as exc:
             log.warning("execution %s: spool not readable: %s", execution.id, exc)
-        return reader.found
+            return None
+        return reader.found if reader.recorded else None
 
     async def _has_begun(self, execution: Execution) -> bool:
         if not self.spool:
             return False
         try:
-            files = await self.toolbox.list_files(self.spool) or {}
+            files = await hedged(lambda: self.toolbox.list_files(self.spool)) or {}
         except DaytonaKernelError:
             return False
         return any(name.startswith(execution.id + ".") for name in files)
@@ -269,58 +369,51 @@ class Link:
 
     # -- sockets -----------------------------------------------------------------------------------
 
-    async def _take_socket(self) -> ClientConnection:
+    async def _take_channel(self, execution: Execution) -> Channel:
         """A socket that is open as far as anybody can know: the warm one, or a new one."""
-        from websockets.protocol import State
-
         warm, self._warm = self._warm, None
         if warm is not None:
             try:
-                socket = await asyncio.shield(warm)
-                if socket.state is State.OPEN and time.monotonic() - self._warm_since < WARM_IDLE_S:
-                    return socket
-                self._retire(socket)
+                channel = await asyncio.shield(warm)
+                if channel.is_open and time.monotonic() - self._warm_since < WARM_IDLE_S:
+                    return channel
+                self._retire(channel)
             except (DaytonaKernelError, OSError):
                 pass
-        for attempt in range(3):
-            try:
-                return await self._open()
-            except ConnectionFailed:
-                if attempt == 2:
-                    raise
-                await asyncio.sleep(0.2 * 3**attempt)
-        raise AssertionError("unreachable")
-
-    async def _open(self) -> ClientConnection:
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import InvalidHandshake, InvalidStatus
-
-        endpoint = self.toolbox.endpoint
-        headers = {**endpoint.headers, "X-Daytona-Skip-Last-Activity-Update": "true"}
         try:
-            return await connect(
-                endpoint.websocket_url + PATH,
-                additional_headers=headers,
-                open_timeout=OPEN_TIMEOUT_S,
-                ping_interval=None,
-                max_size=MAX_MESSAGE_BYTES,
-                compression=None,
-                proxy=None if endpoint.is_local else True,
-                close_timeout=2,
-            )
-        except InvalidStatus as exc:
-            status = exc.response.status_code
-            raise ConnectionFailed(
-                f"The sandbox refused the interpreter's socket with status {status}."
-            ) from exc
-        except (OSError, TimeoutError, asyncio.TimeoutError, InvalidHandshake, EOFError) as exc:
-            raise ConnectionFailed(f"The sandbox's interpreter could not be reached ({exc}).") from exc
+            return await self._open_patiently(execution)
+        finally:
+            execution.set_connected(True)
 
-    def _retire(self, socket: ClientConnection) -> None:
+    async def _open_patiently(self, execution: Execution) -> Channel:
+        from .channel import Refused
+
+        give_up_at = time.monotonic() + OPEN_PATIENCE_S
+        delay, refusals = 0.2, 0
+        notice = asyncio.get_running_loop().call_later(PING_TIMEOUT_S, execution.set_connected, False)
+        try:
+            while True:
+                try:
+                    return await self._open()
+                except ConnectionFailed as exc:
+                    refusals += isinstance(exc, Refused)
+                    if refusals == OPEN_ATTEMPTS or time.monotonic() > give_up_at:
+                        raise
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, POLL_MAX_S)
+        finally:
+            notice.cancel()
+
+    async def _open(self) -> Channel:
+        from .channel import open_channel
+
+        return await open_channel(self.toolbox.endpoint)
+
+    def _retire(self, channel: Channel) -> None:
         """Let a used socket end by itself: the daemon closes it within its 50 ms poll."""
-        task = self._spawn(_finish(socket))
+        task = self._spawn(_finish(channel))
         # a task that is cancelled before its first step runs no `finally` either
-        task.add_done_callback(lambda _: socket.transport.abort())
+        task.add_done_callback(lambda _: channel.transport.abort())
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
@@ -329,15 +422,24 @@ class Link:
         return task
 
 
-async def _finish(socket: ClientConnection) -> None:
+_LOST = {
+    Close.FINISHED: "The recorded output of the cell is not there any more.",
+    Close.INTERRUPTED: "The recorded output of the cell is not there any more.",
+    Close.WORKER_DIED: "The Python process died.",
+    Close.REFUSED: "The interpreter context is gone.",
+    Close.AGENT_MISSING: "The agent is not in the context any more.",
+}
+
+
+async def _finish(channel: Channel) -> None:
     """Read a socket to its end, at most for a moment, and close it."""
     with suppress(Exception):
-        await asyncio.wait_for(socket.wait_closed(), 1.0)
+        await asyncio.wait_for(channel.wait_closed(), 1.0)
     with suppress(Exception):
-        await socket.close()
+        await channel.close()
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
+def _retrieve(task: asyncio.Future[Any]) -> None:
     """Mark a background task's exception as seen; whoever takes its result meets it again."""
     if not task.cancelled():
         task.exception()

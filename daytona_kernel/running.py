@@ -95,8 +95,6 @@ class ConnectionStatus:
 
     def set(self, connected: bool) -> None:
         """The link has lost the connection, or has it again."""
-        if self._running.execution is not None:
-            self._running.execution.connected = connected
         if connected:
             self._end()
         elif self._timer is None and self._clear is None:

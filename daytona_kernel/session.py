@@ -443,7 +443,8 @@ class Session:
         """The error for a cell whose context was lost while it ran; ``None`` if it had not begun."""
         if lost.unknown:
             return ExecutionUnknown(
-                f"The connection was lost as the cell was sent. {lost.message} Whether the cell ran is not known."
+                f"The connection was lost as the cell was sent. {lost.message} "
+                "Whether the cell ran is not known."
             )
         if not started:
             return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
@@ -20,7 +20,12 @@ from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
+T = TypeVar("T")
+
 CALL_TIMEOUT_S = 30.0
+LOOK_TIMEOUT_S = 10.0
+HEDGE_S = 1.0
+HEDGE_MOST = 10
 UNNOTICED = {"X-Daytona-Skip-Last-Activity-Update": "true"}
 """For calls that only look: an idle notebook must not keep its sandbox from stopping."""
 
@@ -66,12 +71,24 @@ class Toolbox:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._session: ClientSession | None = None
+        self._old: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Close the pooled connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        for task in [*self._old]:
+            task.cancel()
+        await asyncio.gather(*self._old, return_exceptions=True)
+        if session is not None:
+            await session.close()
+
+    def renew(self) -> None:
+        """Use new connections from now on: the pooled ones may be dead. Calls under way go on as they are."""
+        session, self._session = self._session, None
+        if session is not None:
+            task = asyncio.ensure_future(_close_later(session))
+            self._old.add(task)
+            task.add_done_callback(self._old.discard)
 
     # -- contexts ----------------------------------------------------------------------------------
 
@@ -135,7 +152,10 @@ class Toolbox:
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
-        async with self._request("GET", "/files", params={"path": path}, headers=UNNOTICED) as answer:
+        query = {"path": path}
+        async with self._request(
+            "GET", "/files", params=query, headers=UNNOTICED, timeout_s=LOOK_TIMEOUT_S
+        ) as answer:
             if answer.status == 404:
                 return None
             await _raise_for_status(answer)
@@ -146,7 +166,8 @@ class Toolbox:
 
     async def version(self) -> str:
         """The daemon's version, such as ``0.190.0``."""
-        return str((await self._json("GET", "/version")).get("version", ""))
+        answer = await self._json("GET", "/version", timeout_s=LOOK_TIMEOUT_S, headers=UNNOTICED)
+        return str(answer.get("version", ""))
 
     # -- transport ---------------------------------------------------------------------------------
 
@@ -181,6 +202,34 @@ class Toolbox:
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
             reason = str(exc) or type(exc).__name__
             raise ConnectionFailed(f"The sandbox did not answer ({method} {path}: {reason}).") from exc
+
+
+async def hedged(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What the first of several attempts gives; another begins each second while none has answered.
+
+    For calls that may be repeated: one that was swallowed by a dead connection holds up nobody. Raises what
+    the last attempt raised, if all of them failed.
+    """
+    pending: set[asyncio.Future[T]] = set()
+    try:
+        while True:
+            if len(pending) < HEDGE_MOST:
+                pending.add(asyncio.ensure_future(attempt()))
+            done, pending = await asyncio.wait(pending, timeout=HEDGE_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None or not pending:
+                    return task.result()
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _close_later(session: ClientSession) -> None:
+    try:
+        await asyncio.sleep(CALL_TIMEOUT_S)
+    finally:
+        await session.close()
 
 
 async def _body(answer: ClientResponse) -> Any:

@@ -84,9 +84,11 @@ class Agent:
                 self.outbox.resend(request.get("from", 0))
             else:
                 self._remember(execution_id)
-                self._serve(request)
+                try:
+                    self._serve(request)
+                finally:
+                    self._streams = {name: sys.__dict__.get(name) for name in ("stdout", "stderr")}
         finally:
-            self._streams = {"stdout": sys.__dict__.get("stdout"), "stderr": sys.__dict__.get("stderr")}
             sys.stdout, sys.stderr = saved
             self.running = False
 

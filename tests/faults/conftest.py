@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +25,9 @@ from daytona_kernel.local.launcher import LocalServer, ensure_running, stop
 from daytona_kernel.local.paths import local_paths
 
 from .proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from .bench import Notebook
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,18 @@ def local_server() -> Iterator[ProxiedServer]:
 async def faulty(local_server: ProxiedServer) -> AsyncIterator[Faulty]:
     async with FaultProxy(local_server.port, port=local_server.proxy_port) as proxy:
         yield Faulty(local_server, proxy)
+
+
+@pytest.fixture
+async def notebook(faulty: Faulty) -> AsyncIterator[Notebook]:
+    """A notebook with a sandbox of its own, ready, behind the proxy."""
+    from .bench import Notebook  # it needs this module
+
+    notebook = Notebook.open(faulty.server)
+    try:
+        yield await notebook.prepared()
+    finally:
+        faulty.proxy.forget_rules()
+        faulty.proxy.heal()
+        await faulty.proxy.accept()
+        await notebook.close()

@@ -124,6 +124,10 @@ class FakeSandbox:
         self._maybe_down()
         return web.json_response([{"name": name, "size": len(data)} for name, data in self.files.items()])
 
+    async def _version(self, request: web.Request) -> web.Response:
+        self._maybe_down()
+        return web.json_response({"version": "0.190.0"})
+
     async def _download(self, request: web.Request) -> web.Response:
         self._maybe_down()
         data = self.files.get(request.query["path"].removeprefix(SPOOL + "/"))
@@ -147,6 +151,7 @@ class FakeSandbox:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/process/interpreter/execute", self._execute)
+        app.router.add_get("/version", self._version)
         app.router.add_get("/files", self._list)
         app.router.add_get("/files/download", self._download)
         app.router.add_post("/files/bulk-upload", self._upload)

@@ -209,6 +209,9 @@ class SpoolFiles:
             raise ConnectionFailed("No.")
         return None if self.files is None else {name: len(data) for name, data in self.files.items()}
 
+    async def version(self) -> str:
+        return "0.190.0"
+
     async def download(self, path: str, offset: int = 0) -> bytes | None:
         self.downloads.append((path, offset))
         assert self.files is not None

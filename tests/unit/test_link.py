@@ -87,9 +87,9 @@ async def test_a_warm_socket_is_used_for_the_next_request(bench: Bench) -> None:
 async def test_a_warm_socket_that_has_died_is_replaced(bench: Bench) -> None:
     bench.link.warm_up()
     assert bench.link._warm is not None
-    socket = await bench.link._warm
-    socket.transport.abort()
-    await socket.wait_closed()
+    channel = await bench.link._warm
+    channel.transport.abort()
+    await channel.wait_closed()
     await bench.link.run(bench.execution())
     assert bench.said == ["hello"]
     assert bench.sandbox.opened == 2

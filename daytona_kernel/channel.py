@@ -1,0 +1,86 @@
+"""One WebSocket to the interpreter, and whether anything still comes from it.
+
+Kept apart from the link so that the link can be imported without ``websockets``, which takes its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.protocol import State
+
+from .errors import ConnectionFailed
+from .toolbox import Endpoint
+
+PATH = "/process/interpreter/execute"
+OPEN_TIMEOUT_S = 10.0
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""The daemon's frames are at most about 6 MiB: 1 MiB of worker line, escaped (v0.190.0)."""
+
+
+class Refused(ConnectionFailed):
+    """Somebody answered, and it was no WebSocket."""
+
+
+class Channel(ClientConnection):
+    """A connection that tells when bytes have come: on a slow line, long before the message they are of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.spoke = asyncio.Event()
+        """Set by anything that comes; whoever waits for it clears it first."""
+
+    def data_received(self, data: bytes) -> None:
+        """Note that the peer is there, and go on."""
+        self.spoke.set()
+        super().data_received(data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open as far as anybody here knows."""
+        return self.state is State.OPEN
+
+    async def is_silent(self, within_s: float) -> bool:
+        """Send a ping; whether neither its answer nor anything else comes within that time.
+
+        Raises :class:`websockets.exceptions.ConnectionClosed` if it is closed.
+        """
+        self.spoke.clear()
+        ping = asyncio.ensure_future(self.ping())  # its task may wait: the way out can be blocked
+        heard = asyncio.ensure_future(self.spoke.wait())
+        try:
+            await asyncio.wait({heard}, timeout=within_s)
+            if ping.done():
+                ping.result()
+            return not heard.done()
+        finally:
+            for task in (ping, heard):
+                task.cancel()
+            await asyncio.gather(ping, heard, return_exceptions=True)
+
+
+async def open_channel(endpoint: Endpoint) -> Channel:
+    """Open a socket for one execution. Raises :class:`ConnectionFailed`, :class:`Refused` for an answer."""
+    headers = {**endpoint.headers, "X-Daytona-Skip-Last-Activity-Update": "true"}
+    try:
+        connection = await connect(
+            endpoint.websocket_url + PATH,
+            create_connection=Channel,
+            additional_headers=headers,
+            open_timeout=OPEN_TIMEOUT_S,
+            ping_interval=None,
+            max_size=MAX_MESSAGE_BYTES,
+            compression=None,
+            proxy=None if endpoint.is_local else True,
+            close_timeout=2,
+        )
+    except InvalidStatus as exc:
+        status = exc.response.status_code
+        raise Refused(f"The sandbox refused the interpreter's socket with status {status}.") from exc
+    except (OSError, TimeoutError, asyncio.TimeoutError, InvalidHandshake, EOFError) as exc:
+        raise ConnectionFailed(f"The sandbox's interpreter could not be reached ({exc}).") from exc
+    assert isinstance(connection, Channel)
+    return connection
