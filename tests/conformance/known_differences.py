@@ -17,4 +17,99 @@ class KnownDifference:
     lines: tuple[str, ...]
 
 
-KNOWN: dict[str, KnownDifference] = {}
+#: Lines of a traceback. Name and value of the error are not among them.
+TRACEBACK = (r"^ {4}\[\d+\]:", r"^ {6}\| ", r"^ {6}\|$")
+#: A stream message that is there or not.
+STREAM = (r"^\[stream\]$", r"^  name: std(out|err)$", r"^  text:", r"^    \| ")
+#: Help texts in a payload or in a stream.
+HELP = (r"^ {4,10}\| ", r"^ {4,10}\|$")
+
+FRAMES = KnownDifference(
+    "The traceback shows the cell and not ipykernel's own frames below it: that code is not in the sandbox.",
+    TRACEBACK,
+)
+DEPTH = KnownDifference(
+    "The cell runs a few frames deeper, so that fewer frames of its own fit under the recursion limit.",
+    TRACEBACK,
+)
+FOLLOWS_THE_CELL = KnownDifference(
+    "When sys.stdout was replaced before a cell began, ipykernel sends what is written to its own stream to an"
+    " earlier cell; here output goes to the cell that is running.",
+    STREAM,
+)
+BREAKPOINT = KnownDifference(
+    "Under ipykernel with debugpy, breakpoint() does nothing unless a debugger is attached; here it is pdb, as"
+    " in Python itself.",
+    (
+        *STREAM,
+        *TRACEBACK,
+        r"^\[(input_request|error|execute_result|execute_reply|status)\]$",
+        r"^  (prompt: ipdb> |password = False|ename: BdbQuit|evalue: ?|engine_info:|data:)$",
+        r"^  traceback( = \[\]|:.*)$",
+        r"^    (engine_id = -1|engine_uuid: <id \d>|method: execute|text/plain: 'inside')$",
+        r"^    status: (ok|error)$",
+        r"^  (execution_count = \d+|metadata = \{\}|status: (ok|error))$",
+    ),
+)
+OUR_MAGIC = KnownDifference("%daytona is there.", (r"daytona", r"^    text/plain: 'Available line magics:"))
+MAGIC_HELP = KnownDifference(
+    "%daytona is there, and the magics that ipykernel adds to IPython have our own help texts.", HELP
+)
+NOT_JSON = KnownDifference(
+    "ipykernel's attempt to send the message and the warning or the frames of jupyter_client are not shown.",
+    (*STREAM, *TRACEBACK),
+)
+
+KNOWN: dict[str, KnownDifference] = {
+    "streams/write bytes to text": FRAMES,
+    "streams/write a number": FRAMES,
+    "rich/publish bad data": FRAMES,
+    "rich/display of NaN in json": NOT_JSON,
+    "rich/display of an object that is no JSON": NOT_JSON,
+    "comms/data that is no JSON": NOT_JSON,
+    "comms/ipykernel Comm": KnownDifference(
+        "The deprecated class is a stand-in, and does not warn that it is deprecated.", STREAM
+    ),
+    "errors/str that fails": FRAMES,
+    "errors/str that returns no string": FRAMES,
+    "errors/RecursionError": DEPTH,
+    "errors/mutual recursion": DEPTH,
+    "errors_groups/run_cell with a lone surrogate": FRAMES,
+    "stdin/input not allowed": FRAMES,
+    "stdin/getpass not allowed": FRAMES,
+    "stdin/input interrupted": FRAMES,
+    "stdin/breakpoint": BREAKPOINT,
+    "stdin/breakpoint quit": BREAKPOINT,
+    "stdin/pdb where and list": BREAKPOINT,
+    "streams_replaced/replace stdout and leave it": FOLLOWS_THE_CELL,
+    "streams_replaced/put it back": FOLLOWS_THE_CELL,
+    "streams_replaced/replace stderr with stdout": FOLLOWS_THE_CELL,
+    "streams_replaced/put stderr back": FOLLOWS_THE_CELL,
+    "streams_replaced/a tee": FOLLOWS_THE_CELL,
+    "streams_replaced/the tee in the next cell": FOLLOWS_THE_CELL,
+    "magics/lsmagic has": OUR_MAGIC,
+    "magics/cell magics": OUR_MAGIC,
+    "magics/lsmagic": OUR_MAGIC,
+    "magics/quickref": MAGIC_HELP,
+    "magics/magic help": MAGIC_HELP,
+    "magics/gui unknown": KnownDifference(
+        "A sandbox has no windows: GUI event loops are refused in our own words.", (r"ERROR:root:",)
+    ),
+    "magics/subshell": KnownDifference(
+        "The kernel declares that it has no subshells.", (r"^    \| ", r"^  text:")
+    ),
+    "magics/connect_info": KnownDifference(
+        "The connection file is on the machine of the kernel, not in the sandbox.",
+        (*STREAM, r"^  (ename|evalue|engine_info|traceback|status).*", r"^    (engine_|method|status).*"),
+    ),
+    "world/environment of ipykernel": KnownDifference(
+        "There is no pydevd to configure.", (r"PYDEVD_USE_FRAME_EVAL",)
+    ),
+    "world/environment has jupyter": KnownDifference(
+        "The parent process of the kernel is not in the sandbox.", (r"JPY_PARENT_PID", r"text/plain: \[\]")
+    ),
+    "world/threads by name": KnownDifference(
+        "ipykernel's threads serve its sockets, ours the sandbox's output.",
+        (r"^ {4}text/plain:", r"^ {6}\| [\[ ]'"),
+    ),
+}
