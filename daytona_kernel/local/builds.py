@@ -133,6 +133,7 @@ class BuildRunner:
         record = creation.new_record(body, str(uuid.uuid4()), now)
         creation.apply_resources(record, body)
         record.volumes = self._volumes.checked(body.get("volumes"))
+        manager.check_isolation_needs(record)
         record.isolation = manager.isolation.name
         record.build_info = {
             "dockerfileContent": info["dockerfileContent"],

@@ -12,6 +12,7 @@ from multidict import MultiDict
 from . import creation
 from .booting import Sandbox
 from .errors import bad_request
+from .isolation import PlainProcesses
 from .listing import list_sandboxes
 from .operations import archive, fork, pause, recover, resize, snapshot_of
 from .records import new_token
@@ -205,6 +206,8 @@ async def network_settings(request: web.Request) -> web.Response:
     creation.check_network(False, allow_list, domains)
     record = sandbox.record
     block = creation.flag(body, "networkBlockAll") if "networkBlockAll" in body else record.network_block_all
+    if block and not record.network_block_all and isinstance(state.manager.isolation, PlainProcesses):
+        raise bad_request("networkBlockAll needs bubblewrap, which is missing or does not work here")
     live = sandbox.daemon if record.state == "started" else None
     if block != record.network_block_all and live is not None and state.manager.isolation.own_network:
         await live.set_network(on=not block)

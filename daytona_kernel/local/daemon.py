@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from .isolation import Isolation, LaunchSpec, PlainProcesses, passed_environment
+from .isolation import Isolation, LaunchSpec, PlainProcesses, daemon_environment
 from .network import NetworkError, NetworkLink, connect_namespace, find_slirp, read_child_pid
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Daemon:
 
         ``OSError``: if the program can not be started.
         """
-        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **passed_environment(), MARKER: spec.sandbox_id}
+        env = {**daemon_environment(), MARKER: spec.sandbox_id}
         if isinstance(isolation, PlainProcesses):
             env |= {"HOME": isolation.home(spec.files), "TMPDIR": isolation.temporary(spec.files)}
         plain = isinstance(isolation, PlainProcesses)
@@ -229,7 +229,7 @@ class Daemon:
                 os.killpg(self.pid, signal.SIGKILL)
             await asyncio.wait([self.exited])
         if self._first_pid is not None:
-            # The outer bwrap is gone; its death kills process 1 of the sandbox, and that ends all others there.
+            # The outer bwrap is gone; its death kills process 1 of the sandbox, and so all others there.
             await wait_for_exit(self._first_pid, STOP_SECONDS)
         await self.set_network(on=False)
         if isinstance(self._isolation, PlainProcesses):

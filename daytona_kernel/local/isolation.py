@@ -41,6 +41,9 @@ PACKAGE_PARENT = "/opt/daytona"
 
 PLAIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+QUIRKS_VARIABLE = "DAYTONA_LOCAL_QUIRKS"
+"""Which weaknesses of the real daemon the sandboxes' daemons reproduce; read by the toolbox."""
+
 PASSED_VARIABLES = (
     "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY",
     "LC_MESSAGES", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
@@ -195,6 +198,8 @@ class Bubblewrap:
             *(["--unshare-net"] if spec.block_network or self.own_network else []),
             *("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--disable-userns"),
             *("--hostname", spec.sandbox_id[:12], "--die-with-parent", "--new-session", "--clearenv"),
+            *(part for name, value in daemon_environment().items() for part in ("--setenv", name, value)),
+            *("--setenv", "HOME", HOME),
             *("--bind", str(spec.files / "root"), "/"),
             *_system_mounts(),
             *_etc_mounts(spec.files, own_network=self.own_network),
@@ -311,6 +316,12 @@ def passed_environment() -> dict[str, str]:
     """The host variables that a sandbox gets; a proxy with a password in its URL is left out."""
     found = {name: os.environ[name] for name in PASSED_VARIABLES if os.environ.get(name)}
     return {name: value for name, value in found.items() if "@" not in value}
+
+
+def daemon_environment() -> dict[str, str]:
+    """The environment of the daemon itself; programs of the sandbox get another one from it."""
+    quirks = os.environ.get(QUIRKS_VARIABLE)
+    return {"PATH": PLAIN_PATH, **passed_environment(), **({QUIRKS_VARIABLE: quirks} if quirks else {})}
 
 
 def prepare_files(files: Path, home: str) -> None:

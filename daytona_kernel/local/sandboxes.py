@@ -243,7 +243,7 @@ class SandboxManager:
         if any(body.get(key) is not None for key in ("cpu", "memory", "disk", "gpu")):
             raise bad_request("Cannot specify Sandbox resources when using a snapshot")
         record.volumes = self._volumes.checked(body.get("volumes"))
-        self._check_mount_paths(record)
+        self.check_isolation_needs(record)
         self._secrets.check(record.secrets)
         python = await self._python(snapshot.python)
         self._inherit(record, snapshot)
@@ -253,9 +253,12 @@ class SandboxManager:
         await self.settle(task, START_ANSWER_SECONDS)
         return sandbox
 
-    def _check_mount_paths(self, record: SandboxRecord) -> None:
+    def check_isolation_needs(self, record: SandboxRecord) -> None:
+        """Refuse what plain processes can not do. ``ApiError`` 400."""
         if not isinstance(self.isolation, PlainProcesses):
             return
+        if record.network_block_all:
+            raise bad_request("networkBlockAll needs bubblewrap, which is missing or does not work here")
         for wish in record.volumes:
             if not wish["mountPath"].startswith(HOME + "/"):
                 raise bad_request(f"without bubblewrap, volumes can be mounted below {HOME} only")

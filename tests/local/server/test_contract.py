@@ -15,7 +15,9 @@ DESCRIPTION = Path(__file__).resolve().parents[4] / "shared" / "reference" / "op
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(not DESCRIPTION.exists(), reason="the API's description is not part of the repository"),
+    pytest.mark.skipif(
+        not DESCRIPTION.exists(), reason="the API's description is not part of the repository"
+    ),
 ]
 
 
@@ -98,8 +100,8 @@ CALLS: list[tuple[str, str, dict[str, str], Any]] = [
 async def test_answers_fit_the_description(running: Running, description: dict[str, Any]) -> None:
     """Every operation of the list, in the order of a sandbox's life: documented status, valid body."""
     sandbox_id = ""
-    for method, path, values, body in CALLS:
-        values = {"sandboxIdOrName": sandbox_id, "sandboxId": sandbox_id, **values}
+    for method, path, extra, body in CALLS:
+        values = {"sandboxIdOrName": sandbox_id, "sandboxId": sandbox_id, **extra}
         status, answer = await running.call(method, path.format(**values), body)
         try:
             check(description, method, path, status, answer)

@@ -47,7 +47,7 @@ def call(server: launcher.LocalServer, method: str, path: str, body: Any = None)
 
 
 def processes_of(directory: Path) -> list[int]:
-    """Processes of the server or of its sandboxes: they know the directory, or look like its bwrap and daemon."""
+    """Processes of the server or of its sandboxes: their environment or open files name the directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -95,7 +95,7 @@ def test_kernels_that_start_at_once_get_one_server(paths: LocalPaths) -> None:
 
 
 def test_stop_leaves_nothing(paths: LocalPaths, tmp_path: Path) -> None:
-    """No process, no runtime file, no socket, no sandbox directory; a second stop says that there was none."""
+    """No process, runtime file, socket, or sandbox directory; a second stop says there was none."""
     server = launcher.ensure_running()
     _, sandbox = call(server, "POST", "/sandbox", {"autoDeleteInterval": 0})
     assert sandbox["state"] == "started"
@@ -113,7 +113,7 @@ def test_stop_leaves_nothing(paths: LocalPaths, tmp_path: Path) -> None:
 def test_killed_server_leaves_no_process_and_is_replaced(
     paths: LocalPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str
 ) -> None:
-    """After kill -9 everything dies with the server; the next one finds kept sandboxes stopped, with their files."""
+    """After kill -9 everything dies; the next server finds kept sandboxes stopped, with their files."""
     monkeypatch.setenv("DAYTONA_LOCAL_ISOLATION", isolation)
     server = launcher.ensure_running()
     _, kept = call(server, "POST", "/sandbox", {"name": "kept"})

@@ -1,4 +1,4 @@
-"""What the server forwards: HTTP and WebSocket, exactly and in constant memory. The daemon is one of the test's."""
+"""What the server forwards, exactly and in constant memory. The daemon is one of the test's."""
 
 from __future__ import annotations
 
@@ -246,20 +246,29 @@ async def test_abrupt_end_stays_abrupt(running: Running, daemon: Daemon, url: st
         assert ws.close_code == 1006
 
 
+def handshake(running: Running, sandbox_id: str) -> bytes:
+    """A WebSocket handshake by hand."""
+    lines = [
+        f"GET /toolbox/{sandbox_id}/ws HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {running.key}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
 async def test_client_that_vanishes_is_noticed_by_the_daemon(
     running: Running, daemon: Daemon, url: str, sandbox: dict[str, Any]
 ) -> None:
-    """A reset of the client's connection reaches the daemon, and the sandbox counts no connection any more."""
+    """A reset of the client's connection reaches the daemon, and is no activity any more."""
     port = running.server.state.port
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
-    request = (
-        f"GET /toolbox/{sandbox['id']}/ws HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {running.key}\r\n"
-        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    await loop.sock_sendall(sock, request.encode())
+    await loop.sock_sendall(sock, handshake(running, sandbox["id"]))
     assert (await loop.sock_recv(sock, 4096)).startswith(b"HTTP/1.1 101")
     live = running.manager.find(sandbox["id"])
     assert live.connections == 1
@@ -273,13 +282,8 @@ async def test_frames_behind_the_handshake_are_not_lost(running: Running, daemon
     """A client may send its first frame together with the handshake."""
     port, sandbox_id = running.server.state.port, url.rpartition("/")[2]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    request = (
-        f"GET /toolbox/{sandbox_id}/ws HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {running.key}\r\n"
-        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ).encode()
     frame = bytes([0x81, 0x85, 0, 0, 0, 0]) + b"hello"
-    writer.write(request + frame)
+    writer.write(handshake(running, sandbox_id) + frame)
     await reader.readuntil(b"\r\n\r\n")
     assert await reader.readexactly(7) == bytes([0x81, 5]) + b"hello"
     writer.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-import re
 import unicodedata
 
 from ..errors import ToolboxError
+from .keymap import batches
 from .session import Desktop
 
 MODIFIERS = {"ctrl": "ctrl", "alt": "alt", "shift": "shift", "cmd": "super"}
@@ -137,22 +138,23 @@ def typable(text: str) -> str:
     return text
 
 
-REMAPPED_DELAY_MS = 200
-"""For characters that are on no key. xdotool lends them one for half this time; a program that looks at the
-keyboard's map later than that misses the character (seen with xterm on a busy machine: 2 of 90 at 100 ms)."""
-
-
-def runs(text: str) -> list[str]:
-    """Cut a text into runs of ASCII and of other characters."""
-    return re.findall(r"[\x00-\x7f]+|[^\x00-\x7f]+", text)
+KEYS_AT_ONCE = 8
+"""Different characters that need a lent key in one piece of text. Every keyboard map has that many keys to spare."""
+SETTLE_SECONDS = 0.3
+"""Between pieces: programs must have read the one before its keys may be lent to others."""
 
 
 async def type_text(desktop: Desktop, text: str, delay_ms: int) -> None:
     """Type a text into the focused window."""
-    for part in runs(typable(text)):
-        delay = delay_ms if part.isascii() else max(delay_ms, REMAPPED_DELAY_MS)
-        data = part.encode("utf-8")
-        await desktop.tool("xdotool", "type", "--delay", str(delay), "--file", "-", stdin=data)
+    desktop.need_running()
+    for number, piece in enumerate(batches(typable(text), KEYS_AT_ONCE)):
+        strange = [character for character in dict.fromkeys(piece) if not character.isascii()]
+        if strange:
+            if number:
+                await asyncio.sleep(SETTLE_SECONDS)
+            await asyncio.to_thread(desktop.lent_keys.lend, strange)
+        data = piece.encode("utf-8")
+        await desktop.tool("xdotool", "type", "--delay", str(delay_ms), "--file", "-", stdin=data)
 
 
 async def press(desktop: Desktop, combination: str) -> None:

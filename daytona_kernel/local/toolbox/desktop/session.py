@@ -16,6 +16,7 @@ from typing import Any
 from ..children import Child, Children, PipeReader, pipe
 from ..errors import ToolboxError
 from ..shell import Outcome, run
+from .keymap import LentKeys
 from .programs import find_window_manager, need
 
 NAMES = ("xvfb", "xfce4", "x11vnc", "novnc")
@@ -132,6 +133,8 @@ class Desktop:
             for number, name in enumerate(NAMES, 1)
         }
         self.display = ""
+        self._cookie = b""
+        self.lent_keys = LentKeys("", b"")
         self.size = DEFAULT_SIZE
         self.novnc_port = NOVNC_PORT
 
@@ -185,6 +188,7 @@ class Desktop:
         finally:
             reader.close()
         self.display = f":{int(number)}"
+        self.lent_keys = LentKeys(self.display, self._cookie)
         # What starts from now on finds the desktop by itself.
         self._env["DISPLAY"] = self.display
         child.on_end(lambda _: self._forget_display())
@@ -197,8 +201,9 @@ class Desktop:
 
     def _write_authority(self) -> None:
         fd = os.open(self._authority_path(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._cookie = secrets.token_bytes(16)
         with os.fdopen(fd, "wb") as file:
-            file.write(authority(secrets.token_bytes(16)))
+            file.write(authority(self._cookie))
 
     async def _start_rest(self, programs: Mapping[str, str], manager: str) -> None:
         wm, vnc, novnc = (self.processes[name] for name in NAMES[1:])
