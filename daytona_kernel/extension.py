@@ -44,6 +44,7 @@ class IPythonHost(Host):
     def __init__(self, session: Session, shell: InteractiveShell) -> None:
         super().__init__(session)
         self.shell = shell
+        self.namespace = shell.user_ns
         self._lines: list[Any] = []
         self._output = threading.Condition()
 

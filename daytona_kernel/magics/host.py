@@ -62,6 +62,8 @@ class Host(ABC):
         self.session = session
         self.state: dict[str, Any] = {}
         """What commands remember of this notebook: live preview links and the like."""
+        self.namespace: dict[str, Any] = {}
+        """The variables of the person's own Python, where there is one."""
 
     @abstractmethod
     def write(self, text: str, *, error: bool = False) -> None:

@@ -24,6 +24,7 @@ FAMILIES = (
     "process",
     "lifecycle",
     "resources",
+    "desktop",
     "git",
     "variables",
 )
@@ -116,7 +117,8 @@ class Command:
         if not self.cell:
             parser.add_argument("--json", action="store_true", help="print the value as JSON")
         if usage_tail:
-            parser.usage = " ".join(parser.format_usage()[7:].split()) + usage_tail
+            usage = " ".join(parser.format_usage()[7:].split()) + usage_tail
+            parser.usage = usage.replace("%", "%%")  # argparse formats it
         return parser
 
     def parse(self, words: list[str]) -> argparse.Namespace:
