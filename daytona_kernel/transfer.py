@@ -411,7 +411,8 @@ class _Target:
         """Put the file in place, with its times and permissions (no set-id bits). Its SHA-256."""
         self._file.close()
         os.chmod(self._path, (self.item.mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
-        os.utime(self._path, (self.item.mtime, self.item.mtime))
+        with suppress(OverflowError):  # a time no file system here can hold
+            os.utime(self._path, (self.item.mtime, self.item.mtime))
         if self.force:
             os.replace(self._path, self.item.local)
         else:

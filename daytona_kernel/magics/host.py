@@ -64,6 +64,7 @@ class Host(ABC):
         """What commands remember of this notebook: live preview links and the like."""
         self.namespace: dict[str, Any] = {}
         """The variables of the person's own Python, where there is one."""
+        self._checked = False
 
     @abstractmethod
     def write(self, text: str, *, error: bool = False) -> None:
@@ -97,12 +98,30 @@ class Host(ABC):
     # -- what commands work on -------------------------------------------------------------------------
 
     async def sandbox(self) -> AsyncSandbox:
-        """The notebook's sandbox, made or started if need be."""
-        return await self.session.ensure_sandbox()
+        """The notebook's sandbox, made or started if need be; looked at once for each command."""
+        sandbox = self.session.manager.sandbox
+        if self._checked and sandbox is not None:
+            return sandbox
+        announcement = asyncio.ensure_future(self._announce())
+        try:
+            sandbox = await self.session.ensure_sandbox()
+        finally:
+            announcement.cancel()
+        self._checked = True
+        return sandbox
+
+    async def _announce(self) -> None:
+        """Say what a command waits for, once it has waited a while."""
+        await asyncio.sleep(self.session.settings.status_after)
+        self.write("[daytona] Waiting for the sandbox …\n", error=True)
+
+    def begin_command(self) -> None:
+        """Called before each command: the sandbox may have stopped since the last one."""
+        self._checked = False
 
     async def toolbox(self) -> Toolbox:
         """Calls to the notebook's sandbox."""
-        await self.session.ensure_sandbox()
+        await self.sandbox()
         toolbox = self.session.toolbox
         assert toolbox is not None
         return toolbox

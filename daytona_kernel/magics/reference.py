@@ -9,7 +9,7 @@ from .registry import GROUPS, Command, commands
 
 HEAD = """# `%daytona`: reference
 
-<!-- Made by `python -m daytona_kernel.magics.reference`; do not edit. A test compares it with the parsers. -->
+<!-- Made by `python -m daytona_kernel.magics.reference`; do not edit. A test compares it with them. -->
 
 The same commands work in a notebook with the Daytona kernel and, after `%load_ext daytona_kernel`, in any
 IPython. Commands act on this notebook's sandbox; they run on your machine, because of what is written at the

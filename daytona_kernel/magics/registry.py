@@ -225,6 +225,7 @@ async def run_line(host: Host, line: str) -> tuple[Result, bool]:
         arguments = found.parse(rest)
     except HelpAsked as asked:
         return Result(str(asked), str(asked)), False
+    host.begin_command()
     result = await found.run(host, arguments) or Result()
     return result, bool(arguments.json)
 
@@ -241,6 +242,7 @@ async def run_cell(host: Host, line: str, body: str) -> Result:
     except HelpAsked as asked:
         return Result(str(asked), str(asked))
     arguments.body = body
+    host.begin_command()
     return await found.run(host, arguments) or Result()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
 import os
 import stat
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import transfer
+from ..errors import SandboxProtocolError
 from ..remote import COMPARE, DESTINATION, MANIFEST, PRUNE, run_script
 from ..toolbox import Toolbox
 from ..transfer import Item, Outcome, UnsafeName, safe_target
@@ -236,7 +238,8 @@ def _last_is_destination(words: list[str]) -> tuple[list[str], str]:
 def _download_items(entries: Any, sources: list[str], destination: str, outcome: Outcome) -> list[Item]:
     """Where each file of the sandbox's list goes. Names that lead elsewhere are errors, not files."""
     target = Path(os.path.expanduser(destination or "."))
-    single = len(entries) == 1 and len(sources) == 1 and "/" not in str(entries[0][1])
+    entries = _checked_entries(entries)
+    single = len(entries) == 1 and len(sources) == 1 and "/" not in entries[0][1]
     into = not destination or destination.endswith("/") or target.is_dir() or not single
     folder = target if into else target.parent
     items, taken = [], set()
@@ -249,8 +252,22 @@ def _download_items(entries: Any, sources: list[str], destination: str, outcome:
             outcome.errors.append((str(path), str(exc)))
             continue
         taken.add(local)
-        items.append(Item(local, str(path), int(length), int(mode), float(mtime)))
+        items.append(Item(local, path, length, mode, mtime))
     return items
+
+
+def _checked_entries(entries: Any) -> list[tuple[str, str, int, int, float]]:
+    """The sandbox's list, whose form is not taken for granted."""
+    try:
+        checked = [
+            (str(path), str(name), int(length), int(mode), float(mtime))
+            for path, name, length, mode, mtime in entries
+        ]
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise SandboxProtocolError("The sandbox listed its files in an unknown form.") from exc
+    if not all(math.isfinite(one[4]) for one in checked):
+        raise SandboxProtocolError("The sandbox listed files of no real time.")
+    return checked
 
 
 def _local_fact(path: Path) -> Any:

@@ -1,0 +1,166 @@
+"""The transfer engine against a place that is not trusted, without one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daytona_kernel.errors import ConnectionFailed, SandboxProtocolError
+from daytona_kernel.magics import progress
+from daytona_kernel.magics.host import Bundle, Host
+from daytona_kernel.magics.transfers import _download_items
+from daytona_kernel.transfer import BATCH_BYTES, Item, Outcome, UnsafeName, _write_parts, batches, safe_target
+
+HOSTILE = ["/etc/passwd", "../x", "a/../../x", "..", "", ".", "a\\..\\x", "a\0b", "a/..", "/"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises((UnsafeName, ValueError)):
+        safe_target(tmp_path, name)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "..", ".", "", "b c", "é", "\\", "\0"]), max_size=5).map("/".join))
+def test_whatever_the_name_the_target_is_inside(name: str) -> None:
+    folder = Path("/nowhere/in/particular")
+    try:
+        target = safe_target(folder, name)
+    except UnsafeName:
+        return
+    assert target.resolve().is_relative_to(folder)
+    assert target != folder
+
+
+def test_a_list_with_hostile_names_gives_errors_and_no_files(tmp_path: Path) -> None:
+    outcome = Outcome()
+    entries = [["/sandbox/x", name, 1, 0o6777, 0.0] for name in HOSTILE] + [
+        ["/sandbox/f", "ok", 1, 0o644, 0.0]
+    ]
+    items = _download_items(entries, ["x"], f"{tmp_path}/", outcome)
+    assert [item.local for item in items] == [tmp_path / "ok"]
+    assert len(outcome.errors) == len(HOSTILE)
+
+
+def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    outcome = Outcome()
+    entries = [["/a/f", "f", 1, 0o644, 0.0], ["/b/f", "f", 1, 0o644, 0.0]]
+    assert len(_download_items(entries, ["a/f", "b/f"], f"{tmp_path}/", outcome)) == 1
+    assert "second file" in outcome.errors[0][1]
+
+
+@pytest.mark.parametrize(
+    "entries", [[["a"]], [["a", "b", "x", 0, 0]], "ab", [["a", "b", 1, 0, float("nan")]], 5]
+)
+def test_a_list_of_unknown_form_is_an_error(tmp_path: Path, entries: Any) -> None:
+    with pytest.raises(SandboxProtocolError):
+        _download_items(entries, ["x"], str(tmp_path), Outcome())
+
+
+def multipart(*parts: tuple[str, bytes], length: bool = True, end: bytes = b"--B--\r\n") -> bytes:
+    data = b""
+    for name, body in parts:
+        size = b"Content-Length: %d\r\n" % len(body) if length else b""
+        data += b'--B\r\nContent-Disposition: form-data; name="%s"; filename="x"\r\n' % name.encode()
+        data += size + b"\r\n" + body + b"\r\n"
+    return data + end
+
+
+def item(folder: Path, name: str) -> Item:
+    return Item(folder / name, f"/s/{name}", 3, 0o4755, 1e9)
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_parts_become_files_and_errors_are_named(tmp_path: Path, length: bool) -> None:
+    outcome = Outcome()
+    body = b"--B\r\nnot a boundary" if length else b"plain"
+    data = multipart(("file", body), ("error", b'{"message": "gone"}'), ("file", b""), length=length)
+    group = [item(tmp_path, name) for name in ("a", "b", "c")]
+    assert _write_parts(data, b"B", group, False, outcome) == len(body)
+    assert (tmp_path / "a").read_bytes() == body
+    assert (tmp_path / "a").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "c").read_bytes() == b""
+    assert outcome.errors == [("/s/b", "gone")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60, 90, 120])
+def test_an_answer_that_ends_early_is_an_error_and_leaves_no_half_file(tmp_path: Path, cut: int) -> None:
+    data = multipart(("file", b"first"), ("file", b"second" * 10))
+    with pytest.raises(ConnectionFailed):
+        _write_parts(
+            data[:-cut],
+            b"B",
+            [item(tmp_path, "a"), item(tmp_path, "b"), item(tmp_path, "c")],
+            False,
+            Outcome(),
+        )
+    assert "b" not in [path.name for path in tmp_path.iterdir()] or (tmp_path / "b").stat().st_size == 60
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    from daytona_kernel.transfer import _Target
+
+    outcome = Outcome()
+    target = _Target.open(item(tmp_path, "a"), False, outcome)
+    assert target is not None
+    target.write(b"new")
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(FileExistsError):
+        target.finish()
+    target.discard()
+    assert (tmp_path / "a").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_batches_fit_in_memory(tmp_path: Path) -> None:
+    items = [Item(tmp_path, str(n), 1 << 20, 0, 0.0) for n in range(20)]
+    groups = batches(items)
+    assert [one for group in groups for one in group] == items
+    assert all(sum(one.size for one in group) <= BATCH_BYTES for group in groups)
+
+
+class ListeningHost(Host):
+    """A host that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, bool]] = []
+
+    def write(self, text: str, *, error: bool = False) -> None:
+        self.written.append((text, error))
+
+    def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
+        raise AssertionError
+
+    def publish(
+        self, type: str, content: dict[str, Any], metadata: Bundle, buffers: tuple[bytes, ...]
+    ) -> None:
+        raise AssertionError
+
+    def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
+        raise AssertionError
+
+
+def test_progress_is_one_line_on_stderr_with_rate_and_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(progress, "UPDATE_S", 0.0)
+    host = ListeningHost()
+    with progress.Progress(host, "upload", 100 << 20) as bar:
+        bar.add(50 << 20)
+    assert all(error for _, error in host.written)
+    assert host.written[0][0].startswith("\rupload:  50%")
+    assert "50.0M/100M" in host.written[0][0]
+    assert host.written[-1][0] == "\n"
+
+
+def test_what_is_quick_shows_no_progress() -> None:
+    host = ListeningHost()
+    with progress.Progress(host, "upload", 10) as bar:
+        bar.add(10)
+    assert not host.written
