@@ -56,9 +56,15 @@ class EventHub:
             return web.json_response({"code": 0, "message": "Transport unknown"}, status=400)
         socket = web.WebSocketResponse(max_msg_size=1_000_000)
         await socket.prepare(request)
-        sid = new_token(20)
+        try:
+            await self._converse(socket)
+        except ConnectionError:
+            log.debug("an event listener went away")
+        return socket
+
+    async def _converse(self, socket: web.WebSocketResponse) -> None:
         hello = {
-            "sid": sid,
+            "sid": new_token(20),
             "upgrades": [],
             "pingInterval": 25000,
             "pingTimeout": 20000,
@@ -68,7 +74,6 @@ class EventHub:
         if await self._connect(socket):
             await self._serve(socket)
         await socket.close()
-        return socket
 
     async def _connect(self, socket: web.WebSocketResponse) -> bool:
         """Read the CONNECT packet and check its token."""

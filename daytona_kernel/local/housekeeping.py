@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .booting import Sandbox
+from .disk import GIB, DiskWatch
 from .errors import ApiError
 from .operations import archive, pause
 from .records import OWNER_LABEL, SandboxRecord
@@ -85,6 +86,7 @@ class Housekeeper:
         self._stop_server = stop_server
         self._owner_check = 0.0
         self._idle_since: float | None = None
+        self._disk = DiskWatch(state.options.paths.state_dir)
         self._actions: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -114,6 +116,8 @@ class Housekeeper:
             action = due_action(sandbox.record, now, minute, sandbox.connections > 0)
             if action:
                 self._spawn(sandbox, action)
+        for sandbox, used in await self._disk.find_oversized(manager, asyncio.get_running_loop().time()):
+            await manager.fail(sandbox, f"its files use {used / GIB:.1f} GiB of {sandbox.record.disk} GiB")
         await manager.pool.trim()
         self._check_idle()
 

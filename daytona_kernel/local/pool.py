@@ -20,6 +20,7 @@ from .daemon import Daemon
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
+REFILL_SECONDS = 0.5
 
 
 class WarmPool:
@@ -40,13 +41,25 @@ class WarmPool:
         return [daemon.spec.sandbox_id for daemon in self._ready]
 
     def fill(self) -> None:
-        """Start as many daemons as are missing; returns at once."""
-        if self._closed:
+        """Start a daemon if one is missing, and the next when that one waits; returns at once.
+
+        One at a time: on a small machine two would make the first one late, for which somebody may wait.
+        """
+        if self._closed or self._starting or len(self._ready) >= self._size:
             return
-        for _ in range(self._size - len(self._ready) - len(self._starting)):
-            task = asyncio.create_task(self._start_one())
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+        task = asyncio.create_task(self._start_one())
+        self._starting.add(task)
+        task.add_done_callback(self._started)
+
+    def fill_later(self) -> None:
+        """Like :meth:`fill`, when the sandbox that was just taken has had a moment for itself."""
+        if not self._closed:
+            asyncio.get_running_loop().call_later(REFILL_SECONDS, self.fill)
+
+    def _started(self, task: asyncio.Task[Daemon | None]) -> None:
+        self._starting.discard(task)
+        if task.result() is not None:
+            self.fill_later()
 
     async def _start_one(self) -> Daemon | None:
         sandbox_id = str(uuid.uuid4())

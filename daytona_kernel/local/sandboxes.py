@@ -329,7 +329,7 @@ class SandboxManager:
         daemon.exited.add_done_callback(lambda _: self._daemon_ended(sandbox, daemon))
         sandbox.record.auth_token = new_token()
         self.set_state(sandbox, "started", desired="started")
-        self.pool.fill()
+        self.pool.fill_later()
 
     async def boot_for_build(self, sandbox: Sandbox) -> str:
         """Start the daemon without a change of state, to carry out the steps of a build.
@@ -358,6 +358,15 @@ class SandboxManager:
         self.set_state(
             sandbox, "error", reason=f"the sandbox's processes ended by themselves: the daemon {how}"
         )
+
+    async def fail(self, sandbox: Sandbox, reason: str) -> None:
+        """End a started sandbox's processes because of something that it did; its files stay."""
+        if sandbox.record.state != "started":
+            return
+        log.warning("sandbox %s is ended: %s", sandbox.record.id, reason)
+        self.set_state(sandbox, "stopping")
+        await self.halt(sandbox, 0)
+        self.set_state(sandbox, "error", reason=reason)
 
     async def halt(self, sandbox: Sandbox, grace: float = 1.5) -> None:
         """End the processes and connections of a sandbox; its state is the caller's business."""

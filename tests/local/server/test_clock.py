@@ -126,6 +126,21 @@ async def test_time_to_live_ends_a_busy_sandbox(running: Running) -> None:
     assert await state_of(running, sandbox["id"]) == "gone"
 
 
+async def test_sandbox_over_its_disk_size_is_ended_with_its_files_kept(running: Running) -> None:
+    """Many files together over the size: error with the figures; recover starts it again."""
+    sandbox = await running.create()
+    live = running.manager.find(sandbox["id"])
+    await running.run(sandbox, "for i in 1 2 3; do head -c 400M /dev/zero > f$i; done; ln f1 again")
+    live.record.disk = 1
+    await tick(running)
+    _, failed = await running.call("GET", f"/sandbox/{sandbox['id']}")
+    assert (failed["state"], failed["errorReason"]) == ("error", "its files use 1.2 GiB of 1 GiB")
+    live.record.disk = 2
+    _, again = await running.call("POST", f"/sandbox/{sandbox['id']}/recover")
+    assert again["state"] == "started"
+    await running.delete(sandbox)
+
+
 async def test_owner_label_is_read_carefully() -> None:
     """A live process is alive, another start time or a missing process is gone, nonsense is nothing."""
     start = process_start(os.getpid())

@@ -139,15 +139,16 @@ def typable(text: str) -> str:
 
 
 KEYS_AT_ONCE = 8
-"""Different characters that need a lent key in one piece of text. Every keyboard map has that many keys to spare."""
+"""Different characters that need a lent key in one piece of text. Every keyboard has so many to spare."""
 SETTLE_SECONDS = 0.3
 """Between pieces: programs must have read the one before its keys may be lent to others."""
 
 
 async def type_text(desktop: Desktop, text: str, delay_ms: int) -> None:
     """Type a text into the focused window."""
+    pieces = batches(typable(text), KEYS_AT_ONCE)
     desktop.need_running()
-    for number, piece in enumerate(batches(typable(text), KEYS_AT_ONCE)):
+    for number, piece in enumerate(pieces):
         strange = [character for character in dict.fromkeys(piece) if not character.isascii()]
         if strange:
             if number:
