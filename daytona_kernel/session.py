@@ -84,6 +84,7 @@ class Session:
         self._loop = asyncio.new_event_loop()
         self._lock = asyncio.Lock()
         self._acquiring = asyncio.Lock()
+        self._signalling = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run_loop, name="daytona-session", daemon=True)
 
@@ -306,6 +307,8 @@ class Session:
 
     async def _serve(self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any) -> Content:
         async with self._lock:
+            async with self._signalling:
+                pass  # an interrupt of the request before must not hit this one
             running = self._running = Running(sink)
             keepalive: asyncio.Task[None] | None = None
             try:
@@ -414,7 +417,7 @@ class Session:
         """While the connection is lost, ask the control plane whether the sandbox is still there."""
         while True:
             await asyncio.sleep(STATE_CHECK_S)
-            if running.interrupts > running.sent and execution.started:
+            if running.interrupts > running.sent and execution.started and execution.connected is not False:
                 await self._signal(running)
             if execution.connected is not False:
                 continue
@@ -517,6 +520,8 @@ class Session:
             or (execution.connected is False and running.interrupts > 1)
         ):
             running.abandoned.set()
+        elif execution.connected is False:
+            log.info("the interrupt is sent when the connection is there again")
         elif execution.started:
             await self._signal(running)
         else:
@@ -528,19 +533,24 @@ class Session:
 
     async def _signal(self, running: Running) -> None:
         """Send SIGINT to the worker's process group, so that children of the cell get it, too."""
+        async with self._signalling:
+            if self._running is running and running.execution is not None:
+                await self._send_signal(running)
+        if running.interrupts >= 2:
+            self._spawn(self._tell_stubborn(running))
+
+    async def _send_signal(self, running: Running) -> None:
         assert self._toolbox is not None
         running.sent = running.interrupts
         pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
         script = f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
         try:
-            status, output = await self._toolbox.shell(script, 10)
+            status, output = await self._toolbox.shell(script, 5)
             if status != 0:
                 log.warning("the interrupt was not delivered: %s", output[:200])
         except DaytonaKernelError as exc:
             log.warning("the interrupt was not delivered: %s", exc)
             running.sent -= 1
-        if running.interrupts >= 2:
-            self._spawn(self._tell_stubborn(running))
 
     async def _tell_stubborn(self, running: Running) -> None:
         await asyncio.sleep(STUBBORN_S)

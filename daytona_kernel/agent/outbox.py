@@ -26,6 +26,8 @@ FULL_CHARS = 1024 * 1024
 """Pending characters at which producers wait: bounds memory, and is the back-pressure for floods."""
 FLUSH_DELAY_S = 0.15
 """Age of buffered text at which it is passed on. ipykernel takes 0.2 s; ours has a way to go."""
+SETTLE_S = 0.2
+"""How long a ``flush()`` waits for its text to be written, which takes some 0.1 ms."""
 STREAM_CHARS = 64 * 1024
 CHUNK_CHARS = 192 * 1024
 """Text per chunk of the interpreter; with escaping it stays well under its limit of 1 MiB."""
@@ -105,7 +107,7 @@ class Outbox:
         self._old: list[_Track] = []
         self._live = False
         self._buffers = {name: StreamBuffer(self, name) for name in ("stdout", "stderr")}
-        self._wanted, self._space = threading.Event(), threading.Event()
+        self._wanted, self._space, self._idle = threading.Event(), threading.Event(), threading.Event()
         self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
         self._sent_bytes = 0
         self._detached = False
@@ -149,8 +151,11 @@ class Outbox:
         self._wanted.set()
 
     def hurry(self) -> None:
-        """Have what was passed on written now."""
+        """Have what was passed on written now, and wait for it a little: the process may die next."""
+        self._idle.clear()
         self._wanted.set()
+        if self._live and self.entries and self._waits():
+            self._idle.wait(SETTLE_S)
 
     def press(self) -> None:
         """Have what was passed on written now; wait if there is too much of it."""
@@ -341,6 +346,8 @@ class Outbox:
                     buffer.flush()
             if self.entries:
                 self._write_out()
+            if not self.entries:
+                self._idle.set()
 
 
 def _stream_bodies(name: str | None, text: str) -> Iterator[str]:

@@ -17,7 +17,8 @@ from daytona_kernel.config import DaytonaSettings
 from daytona_kernel.session import Session
 from daytona_kernel.toolbox import Endpoint, Toolbox
 
-from .conftest import ProxiedServer
+from .conftest import Faulty
+from .proxy import Connection
 
 Content = dict[str, Any]
 
@@ -130,20 +131,21 @@ class Cell:
 class Notebook:
     """A session and a way around the proxy into its sandbox."""
 
-    def __init__(self, server: ProxiedServer, session: Session) -> None:
-        self.server = server
+    def __init__(self, faulty: Faulty, session: Session) -> None:
+        self.server = faulty.server
+        self.proxy = faulty.proxy
         self.session = session
         self._direct: Toolbox | None = None
 
     @classmethod
-    def open(cls, server: ProxiedServer, remembered: Content | None = None, **options: Any) -> Notebook:
+    def open(cls, faulty: Faulty, remembered: Content | None = None, **options: Any) -> Notebook:
         """Start a session. ``options``: settings that differ, and ``name``."""
         name = options.pop("name", "")
         settings = DaytonaSettings(
             **{
                 "backend": "daytona",
-                "api_key": server.server.api_key,
-                "api_url": server.api_url,
+                "api_key": faulty.server.server.api_key,
+                "api_url": faulty.server.api_url,
                 "target": "local",
                 "on_shutdown": "delete",
                 "sandbox": "",
@@ -152,7 +154,7 @@ class Notebook:
         )
         session = Session(settings, name=name, remembered=remembered)
         session.start()
-        return cls(server, session)
+        return cls(faulty, session)
 
     def start(self, code: str, *, kind: str = "execute", allow_stdin: bool = False, **options: Any) -> Cell:
         """Begin to run a cell."""
@@ -182,6 +184,18 @@ class Notebook:
         """Run the prelude's cell, so that there is a sandbox with a context."""
         await self.run(PRELUDE)
         return self
+
+    async def warm(self) -> Connection:
+        """The proxy's connection that the next cell will use: it is open already."""
+
+        async def wait() -> None:
+            link = self.session._link
+            assert link is not None
+            assert link._warm is not None
+            await asyncio.shield(link._warm)
+
+        await asyncio.wait_for(asyncio.wrap_future(self.session.run(wait())), 30)
+        return await self.proxy.opened(self.proxy.count(EXECUTE), EXECUTE)
 
     async def interrupt(self) -> None:
         """Interrupt what runs."""

@@ -104,7 +104,7 @@ async def notebook(faulty: Faulty) -> AsyncIterator[Notebook]:
     """A notebook with a sandbox of its own, ready, behind the proxy."""
     from .bench import Notebook  # it needs this module
 
-    notebook = Notebook.open(faulty.server)
+    notebook = Notebook.open(faulty)
     try:
         yield await notebook.prepared()
     finally:

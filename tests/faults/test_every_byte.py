@@ -11,8 +11,7 @@ from typing import Literal
 
 import pytest
 
-from .bench import EXECUTE, Notebook
-from .conftest import Faulty
+from .bench import Notebook
 
 STEP = 1 if os.environ.get("DAYTONA_FAULTS_EVERY_BYTE") else 7
 EDGE = 4 if STEP > 1 else 0
@@ -24,12 +23,13 @@ def boundaries(size: int) -> list[int]:
     return sorted({*range(EDGE), *range(0, size, STEP), *range(size - EDGE, size)})
 
 
-async def size_of_cell(faulty: Faulty, notebook: Notebook, way: Literal["up", "down"]) -> int:
+async def size_of_cell(notebook: Notebook, way: Literal["up", "down"]) -> int:
     """How many bytes the test's cell takes in one direction."""
-    socket = await faulty.proxy.opened(faulty.proxy.count(EXECUTE), EXECUTE)
+    socket = await notebook.warm()
     pipe = getattr(socket, way)
     before = int(pipe.bytes_passed)
     await notebook.run(CODE)
+    await socket.closed()
     return int(pipe.bytes_passed) - before
 
 
@@ -37,14 +37,13 @@ async def size_of_cell(faulty: Faulty, notebook: Notebook, way: Literal["up", "d
 @pytest.mark.timeout(1500 if STEP == 1 else 180)
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_cut_at_any_byte_neither_loses_nor_repeats_a_cell(
-    faulty: Faulty, notebook: Notebook, way: Literal["up", "down"]
+    notebook: Notebook, way: Literal["up", "down"]
 ) -> None:
-    size = await size_of_cell(faulty, notebook, way)
+    size = await size_of_cell(notebook, way)
     runs = await notebook.marks()
     cuts = 0
     for after in boundaries(size):
-        socket = await faulty.proxy.opened(faulty.proxy.count(EXECUTE), EXECUTE)
-        await socket.down.passed(100)  # its handshake is over
+        socket = await notebook.warm()
         getattr(socket, way).cut(after, "reset")
         cell = notebook.start(CODE)
         assert (await cell.reply())["status"] == "ok", after

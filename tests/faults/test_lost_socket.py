@@ -9,7 +9,7 @@ import pytest
 
 from .bench import EXECUTE, Cell, Notebook
 from .conftest import Faulty
-from .proxy import Connection, Plan
+from .proxy import Plan
 
 TALK = """
 once()
@@ -30,11 +30,6 @@ GENEROUS_S = 15
 """What these tests allow where the promise is 2 s: only a hang, or an old timeout of 20 s, takes so long."""
 
 
-async def warm_socket(faulty: Faulty) -> Connection:
-    """The connection that the next cell will use: it is open already."""
-    return await faulty.proxy.opened(faulty.proxy.count(EXECUTE), EXECUTE)
-
-
 def results(cell: Cell) -> list[str]:
     return [c["data"]["text/plain"] for t, c in cell.messages if t == "execute_result"]
 
@@ -44,7 +39,7 @@ async def test_a_socket_lost_while_a_cell_talks_loses_nothing(
     faulty: Faulty, notebook: Notebook, how: Literal["reset", "finish", "swallow"]
 ) -> None:
     """Live output goes on while the cell still runs; then it ends with its own result."""
-    socket = await warm_socket(faulty)
+    socket = await notebook.warm()
     cell = notebook.start(TALK)
     await cell.printed("\n50\n")
     socket.end(how)
@@ -60,7 +55,7 @@ async def test_a_socket_lost_while_a_cell_talks_loses_nothing(
 
 
 async def test_every_socket_of_a_cell_may_be_lost(faulty: Faulty, notebook: Notebook) -> None:
-    socket = await warm_socket(faulty)
+    socket = await notebook.warm()
     cell = notebook.start(TALK)
     for line in range(10, 190, 20):
         await cell.printed(f"\n{line}\n")
@@ -139,7 +134,7 @@ async def test_a_warm_socket_that_went_dark_does_not_hold_up_the_next_cell(
     faulty: Faulty, notebook: Notebook
 ) -> None:
     """An address translation has forgotten an idle connection: nothing says so, ever."""
-    socket = await warm_socket(faulty)
+    socket = await notebook.warm()
     socket.swallow()
     for other in faulty.proxy.alive():
         other.swallow()
