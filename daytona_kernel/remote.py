@@ -106,26 +106,37 @@ say(out)
 """``paths`` -> [size, mtime] or null of each."""
 
 UNPACK = r"""
-import tarfile
-errors, count = [], 0
-with tarfile.open(q["archive"]) as tar:
-    for member in tar:
-        path = os.path.join(q["root"], member.name)
+errors, made = [], set()
+with open(q["bundle"], "rb") as f:
+    index = json.loads(f.read(int.from_bytes(f.read(8), "big")))
+    for path, size, mode, mtime in index:
+        data = f.read(max(0, size))
+        folder = path if size < 0 else os.path.dirname(path)
         try:
-            os.makedirs(path if member.isdir() else os.path.dirname(path), exist_ok=True)
-            if member.isdir(): os.chmod(path, member.mode); continue
-            data = tar.extractfile(member)
-            with open(path, "wb") as f:
-                while True:
-                    block = data.read(1 << 20)
-                    if not block: break
-                    f.write(block)
-            os.chmod(path, member.mode); os.utime(path, (member.mtime, member.mtime)); count += 1
+            if folder not in made: os.makedirs(folder, exist_ok=True); made.add(folder)
+            if size < 0: os.chmod(path, mode); continue
+            with open(path, "wb") as out: out.write(data)
+            os.chmod(path, mode); os.utime(path, (mtime, mtime))
         except OSError as e: errors.append([path, e.strerror or str(e)])
-os.unlink(q["archive"])
-say({"count": count, "errors": errors})
+os.unlink(q["bundle"])
+say({"errors": errors})
 """
-"""``archive`` below ``root`` -> ``count``, ``errors``. The archive is deleted."""
+"""``bundle`` -> ``errors``: files are written where its index says; the bundle is deleted."""
+
+PACK = r"""
+index, contents, room = [], [], q["limit"]
+for path in q["paths"]:
+    try:
+        with open(path, "rb") as f: data = f.read(room + 1)
+    except OSError as e: index.append(e.strerror or str(e)); continue
+    if len(data) > room: index.append("has grown while it was transferred"); continue
+    room -= len(data); index.append(len(data)); contents.append(data)
+head = json.dumps(index).encode()
+fd = os.open(q["bundle"], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+with open(fd, "wb") as f: f.write(b"".join([len(head).to_bytes(8, "big"), head] + contents))
+say(len(index))
+"""
+"""``paths`` -> a ``bundle`` of at most ``limit`` bytes: an index of sizes or reasons, then the files."""
 
 SETTLE = r"""
 errors = []

@@ -1,29 +1,28 @@
 """Bulk upload and download: streaming, in parallel, in constant memory, and many small files in one go.
 
-Big files go one by one; small ones are packed (up) or come in one multipart answer (down). What comes down
-is from a place that is not trusted: names are checked one by one, links are never followed out of the target
-folder, and a file appears under its name only when it is complete.
+Big files go one by one, small ones in bundles. What comes down is from a place that is not trusted: names
+are checked one by one, links are never followed out of the target folder, and a file appears under its name
+only when it is complete.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
+import json
 import os
 import stat
-import tarfile
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
-from .remote import SETTLE, UNPACK, run_script
+from .remote import PACK, SETTLE, UNPACK, run_script
 from .toolbox import Toolbox
 from .toolbox import _raise_for_status as raise_for_status
 
@@ -34,7 +33,7 @@ BATCH_BYTES = 8 << 20
 BATCH_FILES = 2000
 PARALLEL = 4
 TRANSFER_TIMEOUT_S = 6 * 3600.0
-PART_HEADERS_LIMIT = 64 << 10
+TEMPORARY = "/tmp/.daytona-"  # noqa: S108 - in the sandbox, with a name that can not be guessed
 
 Count = Callable[[int], None]
 
@@ -68,8 +67,10 @@ class UnsafeName(ValueError):
     """A name from the sandbox that leads out of the target folder."""
 
 
-def safe_target(folder: Path, name: str) -> Path:
+def safe_target(folder: Path, name: str, checked: dict[Path, bool] | None = None) -> Path:
     """Where ``name``, which the sandbox told, belongs below ``folder``.
+
+    ``checked`` remembers the folders that were looked at, for lists of many files.
 
     Raises :class:`UnsafeName` for absolute names, ``..``, backslashes, NULs, and if a link on the way leads
     out of the folder.
@@ -80,8 +81,10 @@ def safe_target(folder: Path, name: str) -> Path:
     if "\\" in name or "\0" in name or (os.name == "nt" and ":" in name):
         raise UnsafeName(f"{name!r} is no name for a file here")
     target = folder.joinpath(*parts)
-    root = folder.resolve()
-    if not target.parent.resolve().is_relative_to(root):
+    checked = {} if checked is None else checked
+    if target.parent not in checked:
+        checked[target.parent] = target.parent.resolve().is_relative_to(folder.resolve())
+    if not checked[target.parent]:
         raise UnsafeName(f"{name!r} leads through a link out of the target folder")
     return target
 
@@ -138,14 +141,14 @@ async def _all(jobs: Sequence[Any]) -> None:
 
 
 async def _upload_small(toolbox: Toolbox, group: list[Item], outcome: Outcome, count: Count) -> None:
-    with tempfile.SpooledTemporaryFile(max_size=BATCH_BYTES // 2) as archive:
-        digests, errors = await asyncio.to_thread(_pack, group, archive)
-        outcome.errors += errors
-        if not digests:
-            return
-        name = f"/tmp/.daytona-upload-{uuid.uuid4().hex}.tar"  # noqa: S108 - in the sandbox, name can not be guessed
-        await _send(toolbox, name, archive, lambda _: None, None)
-    answer = await run_script(toolbox, UNPACK, timeout_s=600, archive=name, root="/")
+    bundle, digests, errors = await asyncio.to_thread(_pack, group)
+    outcome.errors += errors
+    if not digests:
+        return
+    name = f"{TEMPORARY}upload-{uuid.uuid4().hex}"
+    await toolbox.upload(name, bundle, timeout_s=TRANSFER_TIMEOUT_S)
+    del bundle
+    answer = await run_script(toolbox, UNPACK, timeout_s=600, bundle=name)
     failed = {str(path): str(reason) for path, reason in answer["errors"]}
     for item in group:
         if item.remote in failed:
@@ -155,30 +158,29 @@ async def _upload_small(toolbox: Toolbox, group: list[Item], outcome: Outcome, c
             count(item.size)
 
 
-def _pack(group: list[Item], archive: Any) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Pack files with the bytes they have now. SHA-256 by remote name, and the files that can not be read."""
+def _pack(group: list[Item]) -> tuple[bytes, dict[str, str], list[tuple[str, str]]]:
+    """Files in one piece: the length of an index in 8 bytes, the index (JSON), then the files.
+
+    Also the SHA-256 by remote name, and the files that can not be read.
+    """
     digests: dict[str, str] = {}
     errors: list[tuple[str, str]] = []
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for item in group:
-            info = tarfile.TarInfo(item.remote.lstrip("/"))
-            info.mode, info.mtime = item.mode, int(item.mtime)
-            info.pax_headers = {"mtime": repr(item.mtime)}
-            if item.size < 0:
-                info.type = tarfile.DIRTYPE
-                tar.addfile(info)
-                digests[item.remote] = ""
-                continue
+    index: list[Any] = []
+    contents: list[bytes] = []
+    for item in group:
+        data = b""
+        if item.size >= 0:
             try:
-                data = item.local.read_bytes()
+                with open(item.local, "rb") as file:
+                    data = file.read()
             except OSError as exc:
                 errors.append((str(item.local), exc.strerror or str(exc)))
                 continue
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-            digests[item.remote] = hashlib.sha256(data).hexdigest()
-    archive.seek(0)
-    return digests, errors
+        index.append([item.remote, len(data) if item.size >= 0 else -1, item.mode, item.mtime])
+        contents.append(data)
+        digests[item.remote] = hashlib.sha256(data).hexdigest()
+    head = json.dumps(index).encode()
+    return b"".join([len(head).to_bytes(8, "big"), head, *contents]), digests, errors
 
 
 async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Count) -> None:
@@ -269,7 +271,7 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
             count(len(block))
         digest = await asyncio.to_thread(target.finish)
         size = target.size
-        outcome.moved.append((Item(item.local, item.remote, size, item.mode, item.mtime), digest))
+        outcome.moved.append((replace(item, size=size), digest))
     except OSError as exc:
         outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
     finally:
@@ -294,88 +296,66 @@ async def blocks(toolbox: Toolbox, path: str) -> AsyncIterator[bytes]:
             yield b"".join(pending)
 
 
-async def _bulk_download(toolbox: Toolbox, paths: list[str]) -> tuple[bytes, bytes]:
-    """The multipart answer with these files, and its boundary."""
-    async with toolbox._request(
-        "POST", "/files/bulk-download", json={"paths": paths}, timeout_s=TRANSFER_TIMEOUT_S
-    ) as answer:
-        await raise_for_status(answer)
-        if not answer.content_type.startswith("multipart/"):
-            raise SandboxProtocolError("The sandbox sent files in an unknown form.")
-        data = bytearray()
-        async for piece in answer.content.iter_any():
-            data += piece
-            if len(data) > 4 * BATCH_BYTES:
-                raise SandboxProtocolError("The sandbox sends more than the files have.")
-        return bytes(data), _boundary(answer.headers["Content-Type"])
-
-
-def _boundary(content_type: str) -> bytes:
-    for field_text in content_type.split(";")[1:]:
-        name, _, value = field_text.strip().partition("=")
-        if name.lower() == "boundary":
-            return value.strip('"').encode("latin-1", "replace")
-    return b""
-
-
 async def _fetch_small(
     toolbox: Toolbox, group: list[Item], force: bool, outcome: Outcome, count: Count
 ) -> None:
-    """One multipart answer with all files of the group, at most one group in memory per connection."""
-    answer, boundary = await _bulk_download(toolbox, [item.remote for item in group])
-    parts = await asyncio.to_thread(_write_parts, answer, boundary, group, force, outcome)
-    count(parts)
+    """All files of the group in one piece, which the sandbox packs."""
+    name = f"{TEMPORARY}download-{uuid.uuid4().hex}"
+    data = bytearray()
+    try:
+        await run_script(
+            toolbox,
+            PACK,
+            timeout_s=600,
+            paths=[item.remote for item in group],
+            bundle=name,
+            limit=2 * BATCH_BYTES,
+        )
+        async for block in blocks(toolbox, name):
+            data += block
+            if len(data) > 4 * BATCH_BYTES:
+                raise SandboxProtocolError("The sandbox sends more than the files have.")
+    finally:
+        with suppress(DaytonaKernelError):
+            await asyncio.shield(toolbox.execute("rm", "-f", name))
+    count(await asyncio.to_thread(_unpack, bytes(data), group, force, outcome))
 
 
-def _write_parts(data: bytes, boundary: bytes, group: list[Item], force: bool, outcome: Outcome) -> int:
-    """Write the parts of a multipart answer to their files; they come in the order asked for."""
-    written = position = 0
-    for item in group:
-        name, start, end = _part(data, boundary, position)
-        position = end
-        body = data[start:end]
-        if name == "error":
-            outcome.errors.append((item.remote, _reason(body)))
+def _unpack(data: bytes, group: list[Item], force: bool, outcome: Outcome) -> int:
+    """Write the files of a bundle, which are in the order asked for; the bytes written.
+
+    The index has a size for each, or the reason why it is not there.
+    """
+    length = int.from_bytes(data[:8], "big")
+    position, written, view = 8 + length, 0, memoryview(data)
+    try:
+        index = json.loads(data[8:position])
+        fits = isinstance(index, list) and len(index) == len(group)
+        total = sum(size for size in index if type(size) is int and size >= 0)
+        fits = fits and all(type(one) is str or (type(one) is int and one >= 0) for one in index)
+    except (ValueError, TypeError):
+        fits = False
+    if not fits or position + total != len(data):
+        raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
+    for item, size in zip(group, index, strict=True):
+        if isinstance(size, str):
+            outcome.errors.append((item.remote, size[:300]))
             continue
+        body = view[position : position + size]
+        position += size
         target = _Target.open(item, force, outcome)
         if target is None:
             continue
         try:
             target.write(body)
             digest = target.finish()
-            outcome.moved.append((Item(item.local, item.remote, len(body), item.mode, item.mtime), digest))
-            written += len(body)
+            outcome.moved.append((replace(item, size=size), digest))
+            written += size
         except OSError as exc:
             outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
         finally:
             target.discard()
     return written
-
-
-def _part(data: bytes, boundary: bytes, position: int) -> tuple[str, int, int]:
-    """The next part at or after ``position``: its field's name, and where its body begins and ends."""
-    start = data.find(b"--" + boundary, position)
-    head = data.find(b"\r\n\r\n", start)
-    if start < 0 or head < 0 or head - start > PART_HEADERS_LIMIT:
-        raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
-    headers = data[start:head].decode("utf-8", "replace").lower()
-    name = "error" if 'name="error"' in headers else "file"
-    body = head + 4
-    length = next((line[15:] for line in headers.split("\r\n") if line.startswith("content-length:")), "")
-    stated = length.strip().isdigit()
-    end = body + int(length) if stated else data.find(b"\r\n--" + boundary, body)
-    if end < body or data[end : end + 4 + len(boundary)] != b"\r\n--" + boundary:
-        raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
-    return name, body, end
-
-
-def _reason(body: bytes) -> str:
-    import json
-
-    try:
-        return str(json.loads(body).get("message") or "not readable")[:300]
-    except (ValueError, AttributeError):
-        return "not readable"
 
 
 class _Target:
@@ -401,7 +381,7 @@ class _Target:
             outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
             return None
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         """Write on."""
         self._file.write(block)
         self._digest.update(block)
@@ -415,6 +395,7 @@ class _Target:
             os.utime(self._path, (self.item.mtime, self.item.mtime))
         if self.force:
             os.replace(self._path, self.item.local)
+            self._path = ""
         else:
             # A link, unlike a rename, never overwrites what has come there meanwhile.
             try:
@@ -430,5 +411,6 @@ class _Target:
     def discard(self) -> None:
         """Remove what was not put in place."""
         self._file.close()
-        with suppress(OSError):
-            os.unlink(self._path)
+        if self._path:
+            with suppress(OSError):
+                os.unlink(self._path)

@@ -243,9 +243,10 @@ def _download_items(entries: Any, sources: list[str], destination: str, outcome:
     into = not destination or destination.endswith("/") or target.is_dir() or not single
     folder = target if into else target.parent
     items, taken = [], set()
+    checked: dict[Path, bool] = {}
     for path, name, length, mode, mtime in entries:
         try:
-            local = safe_target(folder, str(name)) if into else target
+            local = safe_target(folder, name, checked) if into else target
             if local in taken:
                 raise UnsafeName(f"a second file {name!r}")
         except (UnsafeName, OSError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from daytona_kernel.errors import ConnectionFailed, SandboxProtocolError
 from daytona_kernel.magics import progress
 from daytona_kernel.magics.host import Bundle, Host
 from daytona_kernel.magics.transfers import _download_items
-from daytona_kernel.transfer import BATCH_BYTES, Item, Outcome, UnsafeName, _write_parts, batches, safe_target
+from daytona_kernel.transfer import BATCH_BYTES, Item, Outcome, UnsafeName, _unpack, batches, safe_target
 
 HOSTILE = ["/etc/passwd", "../x", "a/../../x", "..", "", ".", "a\\..\\x", "a\0b", "a/..", "/"]
 
@@ -62,46 +63,45 @@ def test_a_list_of_unknown_form_is_an_error(tmp_path: Path, entries: Any) -> Non
         _download_items(entries, ["x"], str(tmp_path), Outcome())
 
 
-def multipart(*parts: tuple[str, bytes], length: bool = True, end: bytes = b"--B--\r\n") -> bytes:
-    data = b""
-    for name, body in parts:
-        size = b"Content-Length: %d\r\n" % len(body) if length else b""
-        data += b'--B\r\nContent-Disposition: form-data; name="%s"; filename="x"\r\n' % name.encode()
-        data += size + b"\r\n" + body + b"\r\n"
-    return data + end
+def bundle(*parts: bytes | str) -> bytes:
+    head = json.dumps([part if isinstance(part, str) else len(part) for part in parts]).encode()
+    contents = b"".join(part for part in parts if isinstance(part, bytes))
+    return len(head).to_bytes(8, "big") + head + contents
 
 
 def item(folder: Path, name: str) -> Item:
     return Item(folder / name, f"/s/{name}", 3, 0o4755, 1e9)
 
 
-@pytest.mark.parametrize("length", [True, False])
-def test_parts_become_files_and_errors_are_named(tmp_path: Path, length: bool) -> None:
+def test_parts_become_files_and_errors_are_named(tmp_path: Path) -> None:
     outcome = Outcome()
-    body = b"--B\r\nnot a boundary" if length else b"plain"
-    data = multipart(("file", body), ("error", b'{"message": "gone"}'), ("file", b""), length=length)
     group = [item(tmp_path, name) for name in ("a", "b", "c")]
-    assert _write_parts(data, b"B", group, False, outcome) == len(body)
-    assert (tmp_path / "a").read_bytes() == body
+    assert _unpack(bundle(b"body", "gone", b""), group, False, outcome) == 4
+    assert (tmp_path / "a").read_bytes() == b"body"
     assert (tmp_path / "a").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "c").read_bytes() == b""
     assert outcome.errors == [("/s/b", "gone")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
 
 
-@pytest.mark.parametrize("cut", [1, 20, 60, 90, 120])
-def test_an_answer_that_ends_early_is_an_error_and_leaves_no_half_file(tmp_path: Path, cut: int) -> None:
-    data = multipart(("file", b"first"), ("file", b"second" * 10))
+@pytest.mark.parametrize(
+    "data",
+    [
+        bundle(b"first", b"second")[:-1],
+        bundle(b"first", b"second") + b"x",
+        bundle(b"first"),
+        bundle(b"first", b"second")[:12],
+        b"",
+        b"\xff" * 100,
+        (2).to_bytes(8, "big") + b"{}",
+        (7).to_bytes(8, "big") + b"[1, -1]",
+        (10).to_bytes(8, "big") + b"[1, 0.5  ]x",
+    ],
+)
+def test_a_bundle_that_is_not_whole_is_an_error_and_writes_nothing(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ConnectionFailed):
-        _write_parts(
-            data[:-cut],
-            b"B",
-            [item(tmp_path, "a"), item(tmp_path, "b"), item(tmp_path, "c")],
-            False,
-            Outcome(),
-        )
-    assert "b" not in [path.name for path in tmp_path.iterdir()] or (tmp_path / "b").stat().st_size == 60
-    assert not list(tmp_path.glob(".*"))
+        _unpack(data, [item(tmp_path, "a"), item(tmp_path, "b")], False, Outcome())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
