@@ -61,7 +61,8 @@ class Recordings:
             for (kernel, take), recording in zip(missing, made, strict=True):
                 self._done[(family.name, kernel, take)] = recording
 
-        asyncio.run(record_missing())
+        if any((family.name, *one) not in self._done for one in wanted):
+            asyncio.run(record_missing())
         return [self._done[(family.name, kernel, take)] for kernel, take in wanted]
 
 

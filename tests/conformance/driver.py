@@ -92,10 +92,11 @@ def is_status(message: Message, state: str) -> bool:
 class KernelUnderTest:
     """One running kernel. Use :func:`running_kernel` to make one."""
 
-    def __init__(self, manager: AsyncKernelManager, client: AsyncKernelClient, name: str) -> None:
+    def __init__(self, manager: AsyncKernelManager, client: AsyncKernelClient, name: str, log: Path) -> None:
         self.manager = manager
         self.client = client
         self.name = name
+        self.log = log
         self.exchanges: dict[str, Exchange] = {}
         self.everything: list[Message] = []
         self.orphans: list[Message] = []
@@ -221,9 +222,15 @@ class KernelUnderTest:
                 await asyncio.wait_for(exchange.changed.wait(), timeout=1)
             except asyncio.TimeoutError:
                 if not await self.manager.is_alive():
-                    raise KernelDied(self.name) from None
+                    raise KernelDied(self.name, self.log_tail()) from None
                 if asyncio.get_running_loop().time() > deadline:
-                    raise NoAnswer(f"{self.name}: {exchange.msg_type} after {TIMEOUT} s") from None
+                    seen = [message["msg_type"] for message in exchange.iopub]
+                    what = f"{self.name}: {exchange.msg_type} after {TIMEOUT} s, only {seen}"
+                    raise NoAnswer(what, self.log_tail()) from None
+
+    def log_tail(self) -> str:
+        """The last lines that the kernel process wrote."""
+        return self.log.read_text("utf-8", "replace")[-2000:]
 
     async def request(self, msg_type: str, content: Message | None = None, **options: Any) -> Exchange:
         """Sends a request and waits for its reply and its `idle`."""
@@ -269,11 +276,12 @@ async def running_kernel(name: str, home: Path) -> AsyncIterator[KernelUnderTest
     manager = AsyncKernelManager(kernel_name=name)
     # The working directory is the home on both sides, so that `~` stands for the same files in both.
     # Open for the whole time: a restart starts the kernel with the same arguments.
-    log = Path(f"{home}.log").open("wb")  # noqa: SIM115  closed below
+    log_file = Path(f"{home}.log")
+    log = log_file.open("wb")
     await manager.start_kernel(cwd=str(home), env=kernel_environment(home), stdout=log, stderr=log)
     client = manager.client()
     client.start_channels()
-    kernel = KernelUnderTest(manager, client, name)
+    kernel = KernelUnderTest(manager, client, name, log_file)
     try:
         await client.wait_for_ready(timeout=TIMEOUT)
         kernel.start_reading()

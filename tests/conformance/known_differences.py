@@ -33,13 +33,13 @@ DEPTH = KnownDifference(
     TRACEBACK,
 )
 FOLLOWS_THE_CELL = KnownDifference(
-    "When sys.stdout was replaced before a cell began, ipykernel sends what is written to its own stream to an"
-    " earlier cell; here output goes to the cell that is running.",
+    "When sys.stdout was replaced before a cell began, ipykernel sends what is written to its own stream to"
+    " an earlier cell; here output goes to the cell that is running.",
     STREAM,
 )
 BREAKPOINT = KnownDifference(
-    "Under ipykernel with debugpy, breakpoint() does nothing unless a debugger is attached; here it is pdb, as"
-    " in Python itself.",
+    "Under ipykernel with debugpy, breakpoint() does nothing unless a debugger is attached; here it is pdb,"
+    " as in Python itself.",
     (
         *STREAM,
         *TRACEBACK,

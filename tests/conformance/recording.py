@@ -20,11 +20,16 @@ SETTLE = 0.5
 
 @dataclass
 class Recording:
-    """What the kernel said to one cell. `lines` is compared; `faults` breaks the messaging specification."""
+    """What the kernel said to one cell.
+
+    `lines` is compared; `faults` are against the messaging specification; `trouble` is why there is no
+    whole answer.
+    """
 
     cell: Cell
     lines: list[str]
     faults: list[str]
+    trouble: str = ""
 
 
 async def record_family(kernel_name: str, family: Family) -> dict[str, Recording]:
@@ -67,7 +72,7 @@ async def _finish(kernel: KernelUnderTest, exchange: Exchange, flags: set[str]) 
     try:
         await kernel.until(exchange, Exchange.finished)
     except (KernelDied, NoAnswer) as error:
-        return repr(error)
+        return ": ".join(map(str, error.args))
     if "streams apart" in flags:
         await asyncio.sleep(SETTLE)
     return ""
@@ -76,10 +81,10 @@ async def _finish(kernel: KernelUnderTest, exchange: Exchange, flags: set[str]) 
 def record(cell: Cell, exchange: Exchange, trouble: str, normaliser: Normaliser) -> Recording:
     """The recording of one finished exchange."""
     normaliser.new_cell()
-    lines = [f"trouble: {trouble}"] if trouble else []
+    lines: list[str] = []
     if "setup" in cell.flags:
         status = exchange.replies[0]["content"]["status"] if exchange.replies else "no reply"
-        return Recording(cell, [*lines, f"setup: {status}"], [])
+        return Recording(cell, [f"setup: {status}"], [], trouble)
     messages = exchange.iopub
     if cell.flags & {"late output", "streams apart", "any order"}:
         messages = [m for m in messages if not is_status(m, "idle")]
@@ -93,7 +98,7 @@ def record(cell: Cell, exchange: Exchange, trouble: str, normaliser: Normaliser)
         lines += normaliser.lines(message)
     for reply in exchange.replies:
         lines += normaliser.lines(without_repetition(reply, exchange))
-    return Recording(cell, lines, spec.faults_of_exchange(exchange) if not trouble else [])
+    return Recording(cell, lines, spec.faults_of_exchange(exchange) if not trouble else [], trouble)
 
 
 def without_repetition(reply: Message, exchange: Exchange) -> Message:
@@ -107,4 +112,6 @@ def without_repetition(reply: Message, exchange: Exchange) -> Message:
 
 def difference(expected: Recording, actual: Recording, names: tuple[str, str]) -> list[str]:
     """A unified diff, empty when both recordings are equal."""
+    if expected.lines == actual.lines:
+        return []
     return list(difflib.unified_diff(expected.lines, actual.lines, *names, n=4, lineterm=""))

@@ -23,6 +23,8 @@ def test_cell_gives_the_same(family: Family, cell: Cell, recordings: Recordings)
     if family.missing():
         pytest.skip(f"not installed: {', '.join(family.missing())}")
     expected, actual = recordings.get(family, (REFERENCE, 0), (UNDER_TEST, 0))
+    assert not expected[cell.id].trouble, expected[cell.id].trouble
+    assert not actual[cell.id].trouble, actual[cell.id].trouble
     diff = difference(expected[cell.id], actual[cell.id], (REFERENCE, UNDER_TEST))
     known = KNOWN.get(cell.id)
     if known is None:
