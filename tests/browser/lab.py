@@ -31,7 +31,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 # How long a person would wait before saying that it hangs, in seconds; a slow machine sets the factor.
-PATIENCE = 60 * float(os.environ.get("DAYTONA_KERNEL_TEST_PATIENCE", "1"))
+PATIENCE = 120 * float(os.environ.get("DAYTONA_KERNEL_TEST_PATIENCE", "1"))
 
 # Without these Chromium calls home at every start, which on a closed network only takes time.
 QUIET = (  # noqa: SIM905 (one per line would take a page)

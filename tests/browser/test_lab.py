@@ -11,7 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from .lab import LabPage
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# Longer than the page waits for anything, so that a failure says what was not seen.
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_the_kernel_is_in_the_launcher_and_runs_a_first_cell(page: LabPage, kernel_title: str) -> None:

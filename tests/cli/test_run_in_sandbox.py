@@ -169,6 +169,38 @@ def test_a_sandbox_that_does_not_exist_is_named_in_the_error(make_notebook: Make
     assert "nowhere-to-be-found" in shown
 
 
+OTHERS = {
+    "jupyter execute": "jupyter execute --kernel_name=daytona --inplace book.ipynb",
+    "nbconvert": "jupyter nbconvert --execute --inplace --to=notebook "
+    "--ExecutePreprocessor.kernel_name=daytona book.ipynb",
+    "nbval": f"pytest --nbval --nbval-kernel-name=daytona -p no:cacheprovider -c {os.devnull} book.ipynb",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_runners_work_too_and_leave_no_sandbox(
+    make_notebook: MakeNotebook, tmp_path: Path, name: str
+) -> None:
+    book = make_notebook("import os\nprint(os.path.expanduser('~'))")
+    notebook = nbformat.read(book, as_version=4)
+    notebook.cells[0].execution_count = 1
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="/home/daytona\n")]
+    nbformat.write(notebook, book)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = subprocess.run(
+        OTHERS[name].split(),
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=150,
+    )
+    assert result.returncode == 0, result.stdout
+    assert texts(book) == ["/home/daytona\n"]
+    eventually(lambda: sandboxes() == [], "a sandbox is still there")
+
+
 def test_the_quickstart_gives_the_same_outputs_in_a_sandbox_as_locally(tmp_path: Path) -> None:
     """Output by output, but for the cells that are tagged because they tell where and when they ran."""
     book = ROOT / "notebooks" / "quickstart.ipynb"
