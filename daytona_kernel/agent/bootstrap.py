@@ -13,7 +13,6 @@ import fcntl
 import io
 import os
 import signal
-import sys
 from typing import Any
 
 from .interrupts import Interrupts
@@ -114,9 +113,8 @@ def _take_descriptors(agent: Agent) -> None:
     # The bootstrap itself is an execution: the worker's own output at its end must find the protocol.
     protocol = ProtocolStream(agent.outbox, stdout, lambda: not agent.running and main_thread())
     stderr = OutStream(agent.outbox, agent.capture, "stderr", 2)
-    for name, stream in (("stdout", protocol), ("stderr", stderr), ("stdin", stdin)):
-        setattr(sys, f"__{name}__", stream)
-    sys.stdin = stdin
+    agent.fixed = {"__stdout__": protocol, "__stderr__": stderr, "__stdin__": stdin, "stdin": stdin}
+    agent.restore_fixed()
     agent.capture.start()
 
 

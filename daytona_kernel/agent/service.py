@@ -61,6 +61,9 @@ class Agent:
         self._comms: Any = None
         self._seen: dict[str, None] = {}
         self._streams: dict[str, Any] = {}
+        self.fixed: dict[str, Any] = {}
+        """What the worker needs to find in ``sys`` between executions, whatever user code did to it."""
+        self._user_stdin: Any = None
         self._builtin_threads = 0
 
     def is_worker(self) -> bool:
@@ -88,8 +91,10 @@ class Agent:
                     self._serve(request)
                 finally:
                     self._streams = {name: sys.__dict__.get(name) for name in ("stdout", "stderr")}
+                    self._user_stdin = sys.__dict__.get("stdin")
         finally:
             sys.stdout, sys.stderr = saved
+            self.restore_fixed()
             self.running = False
 
     def _remember(self, execution_id: str) -> None:
@@ -203,11 +208,18 @@ class Agent:
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
         sys.stdout, sys.stderr = self._stream("stdout"), self._stream("stderr")
+        if self._user_stdin is not None:
+            sys.stdin = self._user_stdin
+
+    def restore_fixed(self) -> None:
+        """Give the worker its own streams back."""
+        for name, stream in self.fixed.items():
+            setattr(sys, name, stream)
 
     def _stream(self, name: str) -> Any:
         """The stream user code last set, unless it is unusable."""
         stream = self._streams.get(name)
-        if stream is None or getattr(stream, "closed", False):
+        if not callable(getattr(stream, "write", None)) or getattr(stream, "closed", False):
             stream = OutStream(self.outbox, self.capture, name, 1 if name == "stdout" else 2)
             self._streams[name] = stream
         return stream

@@ -85,6 +85,9 @@ class CommandStdin(io.TextIOBase):
         """Always."""
         return True
 
+    def __repr__(self) -> str:
+        return "<_io.TextIOWrapper name='<stdin>' mode='r' encoding='utf-8'>"
+
     def fileno(self) -> int:
         """Descriptor 0, which is ``/dev/null``."""
         return 0
