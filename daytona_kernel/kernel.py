@@ -129,6 +129,12 @@ class DaytonaKernel(Kernel):
 
     # -- cells -------------------------------------------------------------------------------------
 
+    def _publish_execute_input(self, code: Any, parent: Content, execution_count: int) -> None:
+        """Show the cell to all front ends. With a lone surrogate, which fits in no message, it would hang."""
+        super()._publish_execute_input(
+            clean_text(code) if isinstance(code, str) else code, parent, execution_count
+        )
+
     async def do_execute(
         self,
         code: str,

@@ -170,11 +170,12 @@ async def running_notebook(place: Place, **variables: str) -> AsyncIterator[Note
     """A fresh kernel in `place`, with these environment variables; shut down at the end."""
     environment = {**place.environment, **variables}
     manager = AsyncKernelManager(kernel_name="daytona")
-    log = (place.root / "kernels.log").open("ab")
+    log_file = place.root / "kernels.log"
+    log = log_file.open("ab")
     await manager.start_kernel(cwd=environment["HOME"], env=environment, stdout=log, stderr=log)
     client = manager.client()
     client.start_channels()
-    notebook = Notebook(manager, client, "daytona")
+    notebook = Notebook(manager, client, "daytona", log_file)
     notebook.place = place
     try:
         await client.wait_for_ready(timeout=TIMEOUT)
