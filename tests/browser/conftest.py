@@ -1,4 +1,4 @@
-"""One JupyterLab server and one browser for all browser tests; private folders for both."""
+"""One JupyterLab server and one browser for a module of tests; private folders for both."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 KERNEL = os.environ.get("DAYTONA_KERNEL_TEST_KERNEL", "daytona")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that JupyterLab shows."""
     return tmp_path_factory.mktemp("lab")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
     """Return a page of a running JupyterLab, in a running browser."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed (extra: lab)")
@@ -51,7 +51,7 @@ def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield LabPage(driver, url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kernel_title() -> str:
     """The display name of the kernel under test."""
     from jupyter_client.kernelspec import KernelSpecManager
