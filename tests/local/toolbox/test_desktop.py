@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daytona_kernel.local.toolbox.desktop import keyboard, pointer, programs, screen, session
+from daytona_kernel.local.toolbox.desktop import keyboard, keymap, pointer, programs, screen, session
 from daytona_kernel.local.toolbox.errors import ToolboxError
 
 from .conftest import Api, start_daemon
@@ -127,9 +127,33 @@ def test_the_place_of_a_window_is_parsed_whatever_its_title():
     assert screen.parse_geometry(printed) == {"x": -3, "y": 4, "width": 5, "height": 6}
 
 
-def test_text_is_cut_where_keys_have_to_be_lent():
-    assert keyboard.runs("ab ö日c\n") == ["ab ", "ö日", "c\n"]
-    assert keyboard.runs("") == []
+def test_text_is_cut_where_keys_run_out():
+    assert keymap.batches("äö ab äü!", 2) == ["äö ab ä", "ü!"]
+    assert keymap.batches("plain", 1) == ["plain"]
+    assert keymap.batches("", 1) == []
+
+
+def test_characters_have_the_names_of_x():
+    assert [keymap.keysym(c) for c in "ö€日"] == [0xF6, 0x010020AC, 0x010065E5]
+
+
+class Server:
+    """Stands for the X server's connection and notes what it is told."""
+
+    def __init__(self):
+        self.given = []
+
+    def give(self, key, symbol):
+        self.given.append((key, symbol))
+
+
+def test_keys_are_lent_once_and_the_oldest_is_lent_anew():
+    keys, server = keymap.LentKeys(":0", b""), Server()
+    keys._free = [101, 100]
+    for character in "äöäü":
+        keys._lend_one(server, character)
+    assert server.given == [(100, 0xE4), (101, 0xF6), (101, 0xFC)]  # the ö had not been used since
+    assert keys.capacity == 2
 
 
 def test_missing_programs_are_named_with_the_command_that_installs_them(monkeypatch):
@@ -319,7 +343,7 @@ class TestRealDesktop:
 
     async def test_typing_reaches_the_focused_window(self, desktop):
         await desktop.xterm("typing", "cat > typed; echo end >> typed", "-u8")
-        text = "Hello, Wörld! ~@#\nsecond line\n"
+        text = "Hello, Wörld! ~@#\näöüßéèñ日本語€ 10 and more\n"
         await desktop.post("keyboard/type", text=text)
         assert (await desktop.content("typed", len(text.encode()))).decode() == text
         await desktop.post("keyboard/key", key="A", modifiers=["shift"])
@@ -332,28 +356,25 @@ class TestRealDesktop:
 
     async def test_clicks_arrive_where_they_were_aimed(self, desktop):
         """xterm reports mouse buttons to a program that asks for them (mode 1000)."""
-        ask = 'stty raw -echo; printf "\\033[?1000h"; cat > clicks'
+        ask = 'stty raw -echo; printf "\\033[?1000h\\033[6n"; cat > clicks'
         window = await desktop.xterm("clicks", ask, "-geometry", "40x10+50+50")
-        await self._until_raw(desktop)
+        await desktop.content("clicks", 6)  # the answer to "where is the cursor": it has read its orders
+        offset = len(await desktop.content("clicks", 6))
         x, y = window["x"] + window["width"] // 2, window["y"] + window["height"] // 2
         assert await desktop.post("mouse/click", x=x, y=y) == {"x": x, "y": y}
-        seen = await desktop.content("clicks", 12)
+        seen = (await desktop.content("clicks", offset + 12))[offset:]
         assert seen[:4] == b"\x1b[M "  # left button pressed ...
         assert seen[6:10] == b"\x1b[M#"  # ... and released
         await desktop.post("mouse/click", x=x, y=y, button="right", double=True)
-        seen = (await desktop.content("clicks", 36))[12:]
+        seen = (await desktop.content("clicks", offset + 36))[offset + 12 :]
         assert seen.count(b'\x1b[M"') == 2
         await desktop.post("mouse/scroll", x=x, y=y, direction="down", amount=3)
-        assert (await desktop.content("clicks", 54))[36:].count(b"\x1b[Ma") == 3
+        assert (await desktop.content("clicks", offset + 54))[offset + 36 :].count(b"\x1b[Ma") == 3
         await desktop.post("mouse/down", x=x, y=y)
         await desktop.post("mouse/up")
-        assert len(await desktop.content("clicks", 66)) == 66
+        assert len(await desktop.content("clicks", offset + 66)) == offset + 66
         await desktop.post("mouse/click", x=x, y=y, modifiers=["alt"])
         assert await desktop.get("mouse/position") == {"x": x, "y": y}
-
-    async def _until_raw(self, desktop):
-        while not (desktop.home / "clicks").exists():
-            await asyncio.sleep(0.02)
 
     async def test_a_window_is_dragged_by_its_title(self, desktop):
         before = await desktop.xterm("drag", "cat", "-geometry", "30x5+100+200")
