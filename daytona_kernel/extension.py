@@ -112,6 +112,11 @@ class IPythonHost(Host):
         elif type == "clear_output":
             self._later(self.shell.display_pub.clear_output, bool(content.get("wait")))
 
+    def status(self, text: str | None) -> None:
+        """Say it on stderr."""
+        if text is not None:
+            self.write(f"[daytona] {text}\n", error=True)
+
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Ask with ``input`` or ``getpass``, in the thread of the cell."""
         answer: concurrent.futures.Future[str | None] = concurrent.futures.Future()

@@ -249,6 +249,11 @@ class Session:
         """The interpreter context of the cells; empty if there is none yet."""
         return self._link.context_id if self._link is not None else ""
 
+    async def settled(self) -> None:
+        """Wait for a preparation that has begun, whatever comes of it."""
+        if self._ready is not None and not self._ready.done():
+            await asyncio.wait({self._ready})
+
     async def ensure_sandbox(self) -> AsyncSandbox:
         """The sandbox, found, made or started if need be. No context is made in it."""
         if self.manager.sandbox is not None and not await self._sandbox_runs():
@@ -275,8 +280,7 @@ class Session:
 
         A sandbox that is just being made is waited for: nobody would delete it otherwise.
         """
-        if self._ready is not None and not self._ready.done():
-            await asyncio.wait({self._ready})
+        await self.settled()
         link, toolbox = self._link, self._toolbox
         self._drop_context(delete=False)
         if delete and link is not None and toolbox is not None:

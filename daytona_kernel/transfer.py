@@ -343,19 +343,57 @@ def _unpack(data: bytes, group: list[Item], force: bool, outcome: Outcome) -> in
             continue
         body = view[position : position + size]
         position += size
-        target = _Target.open(item, force, outcome)
-        if target is None:
-            continue
         try:
-            target.write(body)
-            digest = target.finish()
+            digest = _write_new(item, body)
+        except FileExistsError:
+            digest = _write_over(item, body, force, outcome)
+        except OSError as exc:
+            digest = ""
+            outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+        if digest:
             outcome.moved.append((replace(item, size=size), digest))
             written += size
-        except OSError as exc:
-            outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
-        finally:
-            target.discard()
     return written
+
+
+def _write_new(item: Item, body: memoryview) -> str:
+    """Write a small file that is not there yet, at once under its name. Its SHA-256."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(item.local, flags, 0o600)
+    except FileNotFoundError:
+        item.local.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(item.local, flags, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(body)
+        _set_facts(item.local, item)
+    except BaseException:
+        os.unlink(item.local)
+        raise
+    return hashlib.sha256(body).hexdigest()
+
+
+def _write_over(item: Item, body: memoryview, force: bool, outcome: Outcome) -> str:
+    """Replace a small file, if that is allowed. Its SHA-256, or nothing with the reason in the outcome."""
+    target = _Target.open(item, force, outcome)
+    if target is None:
+        return ""
+    try:
+        target.write(body)
+        return target.finish()
+    except OSError as exc:
+        outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+        return ""
+    finally:
+        target.discard()
+
+
+def _set_facts(path: str | Path, item: Item) -> None:
+    """Permissions (no set-id bits, and always readable and writable for the owner) and time of a file."""
+    os.chmod(path, (item.mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
+    with suppress(OverflowError):  # a time no file system here can hold
+        os.utime(path, (item.mtime, item.mtime))
 
 
 class _Target:
@@ -390,9 +428,7 @@ class _Target:
     def finish(self) -> str:
         """Put the file in place, with its times and permissions (no set-id bits). Its SHA-256."""
         self._file.close()
-        os.chmod(self._path, (self.item.mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
-        with suppress(OverflowError):  # a time no file system here can hold
-            os.utime(self._path, (self.item.mtime, self.item.mtime))
+        _set_facts(self._path, self.item)
         if self.force:
             os.replace(self._path, self.item.local)
             self._path = ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DaytonaKernelError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..toolbox import Toolbox
 
+T = TypeVar("T")
 Bundle = Mapping[str, Any]
 
 
@@ -81,6 +82,10 @@ class Host(ABC):
         """Show a message that came from the sandbox, as it is: stream, display, result, clear_output."""
 
     @abstractmethod
+    def status(self, text: str | None) -> None:
+        """Show what is being waited for; ``None``: it is over."""
+
+    @abstractmethod
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Ask the person for a line, on a thread of its own; ``None`` if nobody can be asked."""
 
@@ -102,18 +107,30 @@ class Host(ABC):
         sandbox = self.session.manager.sandbox
         if self._checked and sandbox is not None:
             return sandbox
-        announcement = asyncio.ensure_future(self._announce())
-        try:
-            sandbox = await self.session.ensure_sandbox()
-        finally:
-            announcement.cancel()
+        sandbox = await self._announced(self.session.ensure_sandbox())
         self._checked = True
         return sandbox
 
-    async def _announce(self) -> None:
-        """Say what a command waits for, once it has waited a while."""
-        await asyncio.sleep(self.session.settings.status_after)
-        self.write("[daytona] Waiting for the sandbox …\n", error=True)
+    async def settled_sandbox(self) -> AsyncSandbox | None:
+        """The notebook's sandbox as it is, if there is one. One that is being made is waited for."""
+        if self.session.manager.sandbox is None:
+            await self._announced(self.session.settled())
+        return self.session.manager.sandbox
+
+    async def _announced(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something; say so once it has taken a while, and take the words back."""
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self.session.settings.status_after)
+            if not done:
+                self.status("Waiting for the sandbox …")
+                try:
+                    await asyncio.wait({task})
+                finally:
+                    self.status(None)
+            return task.result()
+        finally:
+            task.cancel()
 
     def begin_command(self) -> None:
         """Called before each command: the sandbox may have stopped since the last one."""

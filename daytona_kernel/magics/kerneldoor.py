@@ -44,6 +44,11 @@ class KernelHost(Host):
         content = {"data": dict(data), "metadata": dict(metadata or {}), "transient": {}}
         self.publish("display_data", content, {}, ())
 
+    def status(self, text: str | None) -> None:
+        """Show it in the cell, and remove it again without a trace."""
+        if self.sink is not None and not self.silent:
+            self.sink.status(text)
+
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Send an ``input_request``; ``None`` if the front end said that it answers none."""
         if not self.allow_stdin or self.sink is None:

@@ -143,6 +143,9 @@ class ListeningHost(Host):
     ) -> None:
         raise AssertionError
 
+    def status(self, text: str | None) -> None:
+        raise AssertionError
+
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         raise AssertionError
 
