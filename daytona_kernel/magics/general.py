@@ -55,10 +55,10 @@ async def show_help(host: Host, args: argparse.Namespace) -> Result:
 
 @command("status", "General", examples=("%daytona status", "facts = %daytona status"))
 async def status(host: Host, args: argparse.Namespace) -> Result:
-    """Show which sandbox the cells run in, its state and its clocks. Starts nothing."""
+    """Show which sandbox the cells run in, its state and its clocks. Starts none."""
     session, manager = host.session, host.session.manager
     facts: dict[str, Any] = {"backend": "local" if session.settings.is_local else "daytona"}
-    sandbox = manager.sandbox
+    sandbox = await host.settled_sandbox()
     if sandbox is None:
         facts["state"] = "none yet"
         rows = [("backend", facts["backend"]), ("sandbox", "none yet: the first cell makes or finds one")]

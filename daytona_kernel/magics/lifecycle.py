@@ -59,7 +59,7 @@ async def named(host: Host, name: str) -> AsyncSandbox:
 
 async def current(host: Host) -> AsyncSandbox:
     """The notebook's sandbox as it is, without starting or making one."""
-    sandbox = host.session.manager.sandbox
+    sandbox = await host.settled_sandbox()
     if sandbox is None:
         raise UsageError(
             "This notebook has no sandbox yet.", hint="Run a cell, or %daytona create or attach."
