@@ -341,19 +341,6 @@ class TestRealDesktop:
         without = await desktop.picture("screenshot/region", **region)
         assert with_cursor.tobytes() != without.tobytes()
 
-    async def test_typing_reaches_the_focused_window(self, desktop):
-        await desktop.xterm("typing", "cat > typed; echo end >> typed", "-u8")
-        text = "Hello, Wörld! ~@#\näöüßéèñ日本語€ 10 and more\n"
-        await desktop.post("keyboard/type", text=text)
-        assert (await desktop.content("typed", len(text.encode()))).decode() == text
-        await desktop.post("keyboard/key", key="A", modifiers=["shift"])
-        await desktop.post("keyboard/down", key="shift")
-        await desktop.post("keyboard/key", key="b")
-        await desktop.post("keyboard/up", key="shift")
-        await desktop.post("keyboard/key", key="enter")
-        await desktop.post("keyboard/hotkey", keys="ctrl+d")
-        assert (await desktop.content("typed", len(text.encode()) + 7)).decode() == text + "AB\nend\n"
-
     async def test_clicks_arrive_where_they_were_aimed(self, desktop):
         """xterm reports mouse buttons to a program that asks for them (mode 1000)."""
         ask = 'stty raw -echo; printf "\\033[?1000h\\033[6n"; cat > clicks'
@@ -461,6 +448,20 @@ class TestRealDesktop:
         assert status[name]["pid"] != before
         assert await desktop.get(f"process/{name}/status") == {"processName": name, "running": True}
         assert isinstance((await desktop.get(f"process/{name}/errors"))["errors"], str)
+
+    async def test_typing_reaches_the_focused_window(self, desktop):
+        # Not before the clicks: openbox rebinds its buttons when keys change, and may lose the next click.
+        await desktop.xterm("typing", "cat > typed; echo end >> typed", "-u8")
+        text = "Hello, Wörld! ~@#\näöüßéèñ日本語€ 10 and more\n"
+        await desktop.post("keyboard/type", text=text)
+        assert (await desktop.content("typed", len(text.encode()))).decode() == text
+        await desktop.post("keyboard/key", key="A", modifiers=["shift"])
+        await desktop.post("keyboard/down", key="shift")
+        await desktop.post("keyboard/key", key="b")
+        await desktop.post("keyboard/up", key="shift")
+        await desktop.post("keyboard/key", key="enter")
+        await desktop.post("keyboard/hotkey", keys="ctrl+d")
+        assert (await desktop.content("typed", len(text.encode()) + 7)).decode() == text + "AB\nend\n"
 
     async def test_it_stops_and_starts_again(self, desktop):
         status = (await desktop.post("stop"))["status"]
