@@ -46,7 +46,7 @@ BREAKPOINT = KnownDifference(
         r"^\[(input_request|error|execute_result|execute_reply|status)\]$",
         r"^  (prompt: ipdb> |password = False|ename: BdbQuit|evalue: ?|engine_info:|data:)$",
         r"^  traceback( = \[\]|:.*)$",
-        r"^    (engine_id = -1|engine_uuid: <id \d>|method: execute|text/plain: 'inside')$",
+        r"^    (engine_id = -1|engine_uuid: <engine>|method: execute|text/plain: 'inside')$",
         r"^    status: (ok|error)$",
         r"^  (execution_count = \d+|metadata = \{\}|status: (ok|error))$",
     ),
@@ -101,6 +101,10 @@ KNOWN: dict[str, KnownDifference] = {
     "magics/connect_info": KnownDifference(
         "The connection file is on the machine of the kernel, not in the sandbox.",
         (*STREAM, r"^  (ename|evalue|engine_info|traceback|status).*", r"^    (engine_|method|status).*"),
+    ),
+    "children/subprocess to sys.stdout": KnownDifference(
+        "sys.stdout.fileno() is ipykernel's terminal, where nobody looks; here it is the cell's output.",
+        STREAM,
     ),
     "world/environment of ipykernel": KnownDifference(
         "There is no pydevd to configure.", (r"PYDEVD_USE_FRAME_EVAL",)

@@ -77,6 +77,7 @@ RANDOM_ID = re.compile(
 
 #: Text longer than this is shown by its length and hash, so that a diff stays readable.
 LONG_TEXT = 20_000
+HUGE_TEXT = 250_000
 
 
 class Normaliser:
@@ -100,6 +101,7 @@ class Normaliser:
             if len(path) > 1
         ]
         self.names: dict[str, str] = {}
+        self.engines: dict[str, str] = {}
 
     @classmethod
     async def for_kernel(cls, kernel: KernelUnderTest) -> Normaliser:
@@ -109,12 +111,15 @@ class Normaliser:
     def new_cell(self) -> None:
         """Random ids are numbered by their first appearance in a cell; this starts at 1 again."""
         self.names.clear()
+        self.names.update(self.engines)
 
     def _name(self, match: re.Match[str]) -> str:
         return self.names.setdefault(match[0].replace("-", ""), f"<id {len(self.names) + 1}>")
 
     def text(self, text: str) -> str:
-        """One string, normalised."""
+        """One string, normalised. Megabytes are taken as they are: the corpus has nothing variable in them."""
+        if len(text) > HUGE_TEXT:
+            return text
         for path, name in self.paths:
             text = path.sub(name, text)
         text = RANDOM_ID.sub(self._name, text)
@@ -126,6 +131,10 @@ class Normaliser:
         """A message as lines: type, content, metadata, buffers. Lossless but for the rules above."""
         content = copy.copy(message["content"])
         lines = [f"[{message['msg_type']}]"]
+        if "engine" in message.get("metadata", {}):
+            # The kernel's own random name is in each reply, and takes no number from the ids of a cell.
+            self.engines[message["metadata"]["engine"].replace("-", "")] = "<engine>"
+            self.names.update(self.engines)
         if isinstance(content.get("data"), dict):
             content["data"] = {mime: picture(mime, data) for mime, data in content["data"].items()}
         lines += self._tree("content", content)
