@@ -405,9 +405,10 @@ async def delete(host: Host, args: argparse.Namespace) -> Result:
     mine = host.session.manager.sandbox
     if mine is not None and mine.id == sandbox.id:
         await host.session.use_sandbox(None, owned=False)
-    with translated(f"delete {sandbox.name}"):
+    name = sandbox.name  # the service renames it when it is deleted
+    with translated(f"delete {name}"):
         await sandbox.delete(timeout=WAIT_S)
-    return Result(sandbox.name, f"Deleted {printable(sandbox.name)}")
+    return Result(name, f"Deleted {printable(name)}")
 
 
 # -- its settings ----------------------------------------------------------------------------------
