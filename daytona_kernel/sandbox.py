@@ -200,6 +200,7 @@ class SandboxManager:
         if remembered_id:
             try:
                 sandbox = await self._client.get(remembered_id)
+                await self._set_owner(sandbox, owner_label())
                 self.owned = True
                 return sandbox
             except Exception as exc:
@@ -259,7 +260,7 @@ class SandboxManager:
         path = os.environ.get("JPY_SESSION_NAME", "")
         if path and not headless:
             labels[LABEL_NOTEBOOK] = notebook_label(path)
-        if not settings.is_found_again:
+        if self._dies_with_its_kernel:
             labels[LABEL_OWNER] = owner_label()
         options: dict[str, Any] = {
             "name": f"nb-{uuid.uuid4().hex[:12]}",
@@ -338,9 +339,12 @@ class SandboxManager:
         Errors are logged with the sandbox's id and not raised: this is the end.
         """
         sandbox, policy = self.sandbox, self._policy()
-        if sandbox is None or restarting or policy == "keep":
+        if sandbox is None or policy == "keep":
             return "kept"
         try:
+            if restarting:
+                await self._set_owner(sandbox, "")
+                return "kept"
             if policy == "delete":
                 await sandbox.delete(timeout=20)
                 return "deleted"
@@ -350,6 +354,17 @@ class SandboxManager:
         except Exception as exc:
             log.warning("sandbox %s was left behind: %s", sandbox.id, exc)
             return "kept"
+
+    async def _set_owner(self, sandbox: AsyncSandbox, owner: str) -> None:
+        """Say whose process the sandbox dies with; between the two kernels of a restart, with nobody's."""
+        if self._dies_with_its_kernel:
+            labels = {name: value for name, value in sandbox.labels.items() if name != LABEL_OWNER}
+            await sandbox.set_labels(labels | ({LABEL_OWNER: owner} if owner else {}))
+
+    @property
+    def _dies_with_its_kernel(self) -> bool:
+        settings = self.settings
+        return settings.on_shutdown in ("auto", "delete") and not settings.is_found_again
 
     def _policy(self) -> str:
         policy = str(self.settings.on_shutdown)

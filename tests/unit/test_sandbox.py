@@ -59,6 +59,9 @@ class FakeSandbox:
         self.calls.append("delete")
         self.state = "destroyed"
 
+    async def set_labels(self, labels: dict[str, str]) -> None:
+        self.labels = labels
+
     async def refresh_activity(self) -> None:
         self.calls.append("refresh_activity")
 
@@ -473,6 +476,24 @@ async def test_a_restart_keeps_the_sandbox_whatever_the_settings_say() -> None:
     made = await acquired(box, on_shutdown="delete")
     assert await made.release(restarting=True) == "kept"
     assert box.calls == []
+
+
+async def test_between_the_kernels_of_a_restart_the_sandbox_is_nobodys() -> None:
+    """Else the local server would take it for one whose kernel was killed, and delete it."""
+    service = FakeService()
+    made = manager(service, labels={"team": "x"})
+    box = await made.acquire()
+    assert box.labels[module.LABEL_OWNER] == owner_label()
+    await made.release(restarting=True)
+    assert box.labels == {"daytona-kernel": "1", "team": "x"}
+    await manager(service).acquire(box.id)
+    assert box.labels == {"daytona-kernel": "1", "team": "x", module.LABEL_OWNER: owner_label()}
+
+
+@pytest.mark.parametrize("policy", ["keep", "stop"])
+async def test_a_sandbox_that_is_to_stay_does_not_die_with_its_kernel(policy: str) -> None:
+    box = await manager(FakeService(), headless=True, on_shutdown=policy).acquire()
+    assert module.LABEL_OWNER not in box.labels
 
 
 async def test_the_end_raises_nothing_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
