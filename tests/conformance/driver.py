@@ -117,7 +117,9 @@ class KernelUnderTest:
         receive: Callable[..., Any] = getattr(self.client, f"{channel}_channel").get_msg
         while True:
             try:
-                message = await receive(timeout=3600)
+                # Not for ever: jupyter_client sends through a shadow of the socket, which can swallow the one
+                # wake-up that zmq gives for a message. A new wait looks again.
+                message = await receive(timeout=0.25)
             except Empty:
                 continue
             message["channel"] = channel

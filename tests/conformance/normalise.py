@@ -39,7 +39,7 @@ RULES: list[Rule] = [
     # follows is a pure function of the code, and stays.
     (re.compile(r"ipykernel_\d+"), "ipykernel_<pid>"),
     # %time, %%time, %timeit, %prun: durations. The rest of these lines stays.
-    (re.compile(rf"((?:user|sys|total|Wall time|CPU times|Compiler ?):? ){_TIME}"), r"\1<time>"),
+    (re.compile(rf"((?:[uU]ser|sys|System|total|Wall time) *:? +){_TIME}"), r"\1<time>"),
     (
         re.compile(rf"{_TIME} ± {_TIME} per loop \(mean ± std. dev. of (\d+) runs?, [\d,]+ loops? each\)"),
         r"<time> ± <time> per loop (mean ± std. dev. of \1 runs, <n> loops each)",
@@ -117,7 +117,7 @@ class Normaliser:
         return self.names.setdefault(match[0].replace("-", ""), f"<id {len(self.names) + 1}>")
 
     def text(self, text: str) -> str:
-        """One string, normalised. Megabytes are taken as they are: the corpus has nothing variable in them."""
+        """One string, normalised. Megabytes stay as they are: the corpus has nothing variable in them."""
         if len(text) > HUGE_TEXT:
             return text
         for path, name in self.paths:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .driver import REFERENCE, UNDER_TEST, Exchange
+from .driver import Exchange
 from .pair import Pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -131,6 +131,7 @@ COMPLETIONS = [
     "[].",
     "{}.ke",
     "1.",
+    "(1).",
     "'abc'.",
     "''.join(it",
     "for i in it",
@@ -183,19 +184,14 @@ async def test_complete(pair: Pair, code: str) -> None:
     assert completion(two) == completion(one)
 
 
-@pytest.mark.parametrize(("code", "cursor"), [("thing.met + 1", 9), ("thi\nmath.s", 3), ("a.b", 0)])
+CURSORS = [("thing.met + 1", 9), ("thi\nmath.s", 3), ("🎉; thin", 8), ("ü = thi", 7), ("a.b", 0)]
+
+
+@pytest.mark.parametrize(("code", "cursor"), CURSORS)
 async def test_complete_within_code(pair: Pair, code: str, cursor: int) -> None:
     """The cursor's position counts in code points, also in the middle of the code."""
     one, two = await pair.request("complete_request", {"code": code, "cursor_pos": cursor})
     assert completion(two) == completion(one)
-
-
-@pytest.mark.skipif(UNDER_TEST == REFERENCE, reason="ipykernel 7.4 with jedi 0.20 never answers these")
-@pytest.mark.parametrize("code", ["(1).", "🎉; thin"])
-async def test_complete_is_always_answered(pair: Pair, code: str) -> None:
-    """Also where IPython's completer fails on the code."""
-    exchange = await pair.tested.request("complete_request", {"code": code, "cursor_pos": len(code)})
-    assert exchange.content["status"] == "ok"
 
 
 async def test_complete_of_a_name_defined_before(pair: Pair) -> None:

