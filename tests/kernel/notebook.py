@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jupyter_client.manager import AsyncKernelManager
 
 from daytona_kernel.local.launcher import LocalServer, ensure_running, find_running, status
@@ -56,16 +57,10 @@ class Place:
 
     def start_server(self) -> LocalServer:
         """The server, with this place's variables."""
-        before = {name: os.environ.get(name) for name in self.variables}
-        os.environ.update(self.variables)
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("DAYTONA_LOCAL_DIR", *self.variables):
+                patch.setenv(name, self.environment[name])
             return ensure_running(self.paths)
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
     def server(self) -> LocalServer:
         found = find_running(self.paths)
