@@ -12,6 +12,8 @@ from .driver import REFERENCE, UNDER_TEST
 from .known_differences import KNOWN, KnownDifference
 from .recording import difference
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = load_families()
 CELLS = [pytest.param(family, cell, id=cell.id) for family in FAMILIES for cell in family.cells]
 

@@ -184,7 +184,7 @@ async def test_complete(pair: Pair, code: str) -> None:
     assert completion(two) == completion(one)
 
 
-CURSORS = [("thing.met + 1", 9), ("thi\nmath.s", 3), ("🎉; thin", 8), ("ü = thi", 7), ("a.b", 0)]
+CURSORS = [("thing.met + 1", 9), ("thi\nmath.s", 3), ("🎉; thin", 7), ("ü = thi", 7), ("a.b", 0)]
 
 
 @pytest.mark.parametrize(("code", "cursor"), CURSORS)
