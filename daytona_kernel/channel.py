@@ -6,6 +6,7 @@ Kept apart from the link so that the link can be imported without ``websockets``
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,6 +20,9 @@ PATH = "/process/interpreter/execute"
 OPEN_TIMEOUT_S = 10.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """The daemon's frames are at most about 6 MiB: 1 MiB of worker line, escaped (v0.190.0)."""
+
+_quiet = logging.getLogger(f"{__name__}.frames")
+_quiet.setLevel(logging.INFO)  # below that, it writes the key and the cells' code into the log
 
 
 class Refused(ConnectionFailed):
@@ -69,6 +73,7 @@ async def open_channel(endpoint: Endpoint) -> Channel:
         connection = await connect(
             endpoint.websocket_url + PATH,
             create_connection=Channel,
+            logger=_quiet,
             additional_headers=headers,
             open_timeout=OPEN_TIMEOUT_S,
             ping_interval=None,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import fcntl
 import io
 import os
 import signal
 from typing import Any
 
+from .descriptors import move_high
 from .interrupts import Interrupts
 from .outbox import Outbox
 from .service import Agent, Parts
@@ -23,8 +23,6 @@ from .stdin import CommandStdin, main_thread
 from .streams import Capture, OutStream
 from .world import put_right
 
-HIGH_FD = 200
-"""Our descriptors live above what user code closes in bulk (``os.closerange(3, 100)`` and the like)."""
 ENTRY = "__daytona__"
 """Name of the entry among the builtins, where it survives a cleared namespace and a cleared
 ``sys.modules``.
@@ -92,7 +90,7 @@ def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
         signal.signal(number, signal.SIG_DFL)
     spool = SpoolDirectory(options["name"])
     capturing = options.get("capture", True)
-    protocol_fd = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) if capturing else 1
+    protocol_fd = move_high(os.dup(1)) if capturing else 1
     outbox = Outbox(protocol_fd, interrupts, spool)
     capture = Capture(outbox)
     agent = Agent(Parts(user_ns, module, loop, interrupts, outbox, capture, spool))
@@ -103,7 +101,7 @@ def start(user_ns: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 def _take_descriptors(agent: Agent) -> None:
-    command_fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    command_fd = move_high(os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

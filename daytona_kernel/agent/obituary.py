@@ -36,6 +36,7 @@ class Obituary:
             return
         self.renew()
         os._exit = self.exit
+        self._outbox.on_broken = self.cut_off
 
     def renew(self) -> None:
         """Before each cell: user code may have pointed faulthandler elsewhere, or turned it off."""
@@ -52,3 +53,12 @@ class Obituary:
             except (OSError, ValueError):
                 pass
         _exit(status)
+
+    def cut_off(self, reason: OSError) -> None:
+        """End a process that nobody can hear any more: user code has closed its descriptors."""
+        if os.getpid() == self._pid:
+            try:
+                with open(self._path, "w", encoding="utf-8") as file:
+                    file.write(f"its code closed the way its output takes ({reason.strerror})\n")
+            finally:
+                _exit(1)

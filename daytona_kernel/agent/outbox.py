@@ -8,12 +8,11 @@ recursion limit in user code can cut a line in two.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import wire
@@ -99,6 +98,8 @@ class Outbox:
         self.compress_over_chars = wire.NO_COMPRESSION
         self._protocol_fd = protocol_fd
         self.interrupts = interrupts
+        self.on_broken: Callable[[OSError], None] = lambda exc: None
+        """Called when nothing can be written any more: nobody would ever hear of this context again."""
         self._directory = directory
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -284,7 +285,7 @@ class Outbox:
         if not self._live:
             track.recording.shrink()
             return
-        chunk = json.dumps({"type": "stdout", "text": text})
+        chunk = wire.dumps({"type": "stdout", "text": text})
         self._await_window(track)
         self._sent.append((first + len(lines), len(chunk)))
         self._sent_bytes += len(chunk)
@@ -301,7 +302,7 @@ class Outbox:
             self._write_chunk(lines)
 
     def _write_chunk(self, lines: list[str]) -> None:
-        self._write_all(json.dumps({"type": "stdout", "text": "".join(lines)}).encode("ascii") + b"\n")
+        self._write_all(wire.dumps({"type": "stdout", "text": "".join(lines)}).encode("ascii") + b"\n")
 
     def _await_window(self, track: _Track) -> None:
         if self._sent_bytes < WINDOW_BYTES and len(self._sent) < WINDOW_CHUNKS:
@@ -328,8 +329,12 @@ class Outbox:
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._protocol_fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._protocol_fd, view) :]
+        except OSError as exc:
+            self.on_broken(exc)
+            raise
 
     def _drop_excess(self) -> None:
         while self.pending_chars > IDLE_CHARS and self.entries:
@@ -337,17 +342,23 @@ class Outbox:
 
     def _flush_forever(self) -> None:
         while True:
-            due = min((buffer.due for buffer in self._buffers.values() if buffer.due), default=0.0)
-            self._wanted.wait(max(0.0, due - time.monotonic()) if due else None)
-            self._wanted.clear()
-            now = time.monotonic()
-            for buffer in self._buffers.values():
-                if buffer.due and buffer.due <= now:
-                    buffer.flush()
-            if self.entries:
-                self._write_out()
-            if not self.entries:
-                self._idle.set()
+            try:
+                self._flush_once()
+            except Exception:  # user code may have taken anything away, and may bring it back
+                time.sleep(FLUSH_DELAY_S)
+
+    def _flush_once(self) -> None:
+        due = min((buffer.due for buffer in self._buffers.values() if buffer.due), default=0.0)
+        self._wanted.wait(max(0.0, due - time.monotonic()) if due else None)
+        self._wanted.clear()
+        now = time.monotonic()
+        for buffer in self._buffers.values():
+            if buffer.due and buffer.due <= now:
+                buffer.flush()
+        if self.entries:
+            self._write_out()
+        if not self.entries:
+            self._idle.set()
 
 
 def _stream_bodies(name: str | None, text: str) -> Iterator[str]:

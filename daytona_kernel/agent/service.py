@@ -22,9 +22,11 @@ from .plain import PlainBackend
 from .spool import SpoolDirectory
 from .stdin import InputBridge, main_thread
 from .streams import Capture, OutStream
+from .vitals import Vitals
 from .world import MainModule
 
 Content = dict[str, Any]
+_loads = json.JSONDecoder().decode  # user code may break what is in the module
 REMEMBERED = 4096
 """Execution ids kept to recognise one that is sent again; far more than can be in doubt at a time."""
 
@@ -53,7 +55,9 @@ class Agent:
         self.outbox = parts.outbox
         self.capture = parts.capture
         self.spool = parts.spool
+        self.vitals = Vitals()
         self.token = uuid.uuid4().hex
+        self._pid = os.getpid()
         self.running = False
         self.stdin = InputBridge(self.outbox, self.spool.path)
         self.obituary = Obituary(self.spool.path, self.outbox)
@@ -78,7 +82,7 @@ class Agent:
 
     def handle(self, text: str) -> None:
         """Serve the request in ``text``. Raises nothing: the worker dies of some exceptions."""
-        request = json.loads(text)
+        request = _loads(text)
         execution_id = request["id"]
         saved = sys.stdout, sys.stderr
         self.running = True
@@ -94,6 +98,7 @@ class Agent:
                     self._user_stdin = sys.__dict__.get("stdin")
         finally:
             sys.stdout, sys.stderr = saved
+            self.vitals.put_back()
             self.restore_fixed()
             self.running = False
 
@@ -140,9 +145,20 @@ class Agent:
 
     async def _dispatch(self, request: Content) -> Content:
         try:
-            return await self._call(request)
+            reply = await self._call(request)
         except BaseException:
+            self._mend()
             return self._report()
+        self._mend()
+        return reply
+
+    def _mend(self) -> None:
+        """After user code: a forked child ends here; what the process needs is put back."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+        for text in self.vitals.put_back():
+            self.outbox.buffer("stderr").write(f"[daytona-kernel: {text}]\n")
+        self.vitals.give_back()
 
     def _report(self) -> Content:
         if self.backend is not None:
@@ -195,6 +211,7 @@ class Agent:
     def _prepare(self) -> None:
         """Put back what the last cell may have broken."""
         self.interrupts.install()
+        self.vitals.give_back()
         self.capture.restore()
         self.obituary.renew()
         if self._comms is not None:
@@ -202,7 +219,7 @@ class Agent:
 
             comms.take_over()
         sys.modules["__main__"] = self.user_module
-        if not self.loop.is_closed():
+        if not self.loop.is_closed() and _has_its_descriptors(self.loop):
             asyncio.set_event_loop(self.loop)
         else:
             self.loop = asyncio.new_event_loop()
@@ -236,6 +253,7 @@ class Agent:
             for name, value in (content.get("variables") or {}).items():
                 self.user_ns.setdefault(name, value)
         self._builtin_threads = threading.active_count()
+        self.vitals.learn_modules()
         return {
             "status": "ok",
             "pid": os.getpid(),
@@ -330,6 +348,17 @@ def _has_children() -> bool:
             return bool(file.read(1))
     except OSError:
         return False
+
+
+def _has_its_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether user code has left the loop's own descriptors open."""
+    selector = getattr(loop, "_selector", None)
+    try:
+        if selector is not None:
+            os.fstat(selector.fileno())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _cwd() -> str:

@@ -11,12 +11,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+
+from .descriptors import move_high
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 LIMIT_BYTES = 1024 * 1024 * 1024
 """Most that is kept for a kernel that is gone; beyond it the oldest segments go, and the kernel is told."""
+
+MEMORY_BYTES = 8 * 1024 * 1024
+"""Most that is kept in memory where no file can be written."""
+COPY_BYTES = 1024 * 1024
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class SpoolDirectory:
@@ -47,7 +56,10 @@ class SpoolDirectory:
 
 
 class Recording:
-    """The files of one execution. Failing disks end the recording, never the cell."""
+    """The files of one execution. A failing disk ends them, never the cell: then memory holds the last lines.
+
+    What is in memory only, the kernel gets by sending its request again, not by reading files.
+    """
 
     def __init__(self, directory: SpoolDirectory, execution_id: str) -> None:
         self._directory = directory
@@ -55,33 +67,63 @@ class Recording:
         self._fd = -1
         self._size = 0
         self._segments: list[tuple[int, int, int]] = []  # index, first line number, bytes
+        self._memory: deque[tuple[int, bytes]] = deque()  # first line number, lines
+        self._memory_bytes = 0
+        self._files_end: int | None = None
+        """Number of the first line that is not in the files any more."""
         self._open_segment(0, 0)
 
     def append(self, first_number: int, data: bytes) -> None:
         """Keep some whole lines, the first of which has ``first_number``."""
-        if self._fd < 0:
-            return
+        if self._files_end is None:
+            try:
+                self._append_to_file(first_number, data)
+                return
+            except OSError:
+                self._files_end = first_number
+                self.close()
+        self._memory.append((first_number, data))
+        self._memory_bytes += len(data)
+        while self._memory_bytes > MEMORY_BYTES and len(self._memory) > 1:
+            self._memory_bytes -= len(self._memory.popleft()[1])
+
+    def _append_to_file(self, first_number: int, data: bytes) -> None:
         if self._size >= SEGMENT_BYTES:
             index, first, _ = self._segments[-1]
             self._segments[-1] = (index, first, self._size)
             self._open_segment(index + 1, first_number)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError:
-            self.close()
-            return
+        if self._fd < 0:
+            raise OSError("there is no file")
+        if os.fstat(self._fd).st_nlink == 0:
+            self._write_anew()
+        _write_all(self._fd, data)
         self._size += len(data)
+
+    def _write_anew(self) -> None:
+        """User code has deleted the open segment: put what it held into a new file of that name."""
+        old, path = self._fd, self._path(self._segments[-1][0])
+        os.makedirs(self._directory.path, mode=0o700, exist_ok=True)
+        new = move_high(os.open(path, OPEN_FLAGS, 0o600))
+        try:
+            for offset in range(0, self._size, COPY_BYTES):
+                _write_all(new, os.pread(old, min(COPY_BYTES, self._size - offset), offset))
+        except BaseException:
+            os.close(new)
+            raise
+        self._fd = new
+        os.close(old)
 
     def read(self, number: int) -> Iterator[str]:
         """The lines from ``number`` on that are still kept."""
         for index, first, _ in self._segments:
+            end = None if self._files_end is None else max(0, self._files_end - first)
             try:
                 with open(self._path(index), encoding="ascii", newline="\n") as file:
-                    yield from itertools.islice(file, max(0, number - first), None)
+                    yield from itertools.islice(file, min(max(0, number - first), end or sys.maxsize), end)
             except OSError:
-                return
+                continue
+        for first, data in self._memory:
+            yield from data.decode("ascii").splitlines(keepends=True)[max(0, number - first) :]
 
     def position(self) -> tuple[int, int]:
         """Segment and byte at which the recording ends."""
@@ -93,6 +135,8 @@ class Recording:
 
     def trim(self, number: int) -> None:
         """Remove the segments all of whose lines come before ``number``."""
+        while len(self._memory) > 1 and self._memory[1][0] <= number:
+            self._memory_bytes -= len(self._memory.popleft()[1])
         while len(self._segments) > 1 and self._segments[1][1] <= number:
             self._remove(self._segments.pop(0)[0])
 
@@ -103,9 +147,12 @@ class Recording:
 
     def close(self) -> None:
         """Close the open segment; its file stays."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:  # user code has closed it
+                pass
 
     def discard(self) -> None:
         """Remove the files: the kernel has what is in them."""
@@ -113,18 +160,18 @@ class Recording:
         for index, *_ in self._segments:
             self._remove(index)
         self._segments.clear()
+        self._memory.clear()
 
     def _open_segment(self, index: int, first_number: int) -> None:
         self.close()
         if not self._directory.path:
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            self._fd = os.open(self._path(index), flags, 0o600)
+            self._fd = move_high(os.open(self._path(index), OPEN_FLAGS, 0o600))
         except OSError:
             try:  # user code may have removed the temporary directory
                 os.makedirs(self._directory.path, mode=0o700, exist_ok=True)
-                self._fd = os.open(self._path(index), flags, 0o600)
+                self._fd = move_high(os.open(self._path(index), OPEN_FLAGS, 0o600))
             except OSError:
                 return
         self._size = 0
@@ -138,3 +185,9 @@ class Recording:
             os.unlink(self._path(index))
         except OSError:
             pass
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

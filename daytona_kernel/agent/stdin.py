@@ -20,11 +20,13 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TextIO
 
 from .outbox import Outbox
 
 REPLY_POLL_S = 0.01
+_loads = json.JSONDecoder().decode  # user code may break what is in the module
 
 
 class StdinNotImplementedError(NotImplementedError):
@@ -106,11 +108,14 @@ class CommandStdin(io.TextIOBase):
         if not _has_work(self._loop):
             return
         ready: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._fd, lambda: None if ready.done() else ready.set_result(None))
         try:
+            self._loop.add_reader(self._fd, lambda: None if ready.done() else ready.set_result(None))
             self._loop.run_until_complete(ready)
+        except OSError:
+            return  # user code has closed the loop's own descriptors: the read itself waits, too
         finally:
-            self._loop.remove_reader(self._fd)
+            with suppress(OSError, ValueError):
+                self._loop.remove_reader(self._fd)
 
 
 def _has_work(loop: asyncio.AbstractEventLoop) -> bool:
@@ -185,7 +190,7 @@ def _read_answer(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        answer = json.loads(text) if text.endswith("\n") else None
+        answer = _loads(text) if text.endswith("\n") else None
     except (OSError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None

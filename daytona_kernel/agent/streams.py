@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+from .descriptors import move_high
 from .outbox import Outbox
 
 AWAY_S = 0.0005
@@ -118,7 +119,7 @@ class Capture:
     def start(self) -> None:
         """Move descriptors 1 and 2 to pipes. The worker's protocol must have moved away from 1 before."""
         for fd, name in ((1, "stdout"), (2, "stderr")):
-            read_end, write_end = os.pipe()
+            read_end, write_end = (move_high(end) for end in os.pipe())
             self._names[read_end] = name
             self._decoders[read_end] = codecs.getincrementaldecoder("utf-8")("replace")
             self._write_ends[fd] = write_end
@@ -158,8 +159,14 @@ class Capture:
         for fd in self._names:
             poll.register(fd, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
-                self._read(fd)
+            for fd, events in poll.poll():
+                if events & select.POLLNVAL:  # user code has closed it; the next process has another
+                    poll.unregister(fd)
+                    continue
+                try:
+                    self._read(fd)
+                except Exception:  # user code may have taken anything away, and may bring it back
+                    time.sleep(0.1)
 
     def _read(self, fd: int) -> None:
         with self._lock:
