@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -117,25 +116,16 @@ def test_an_interrupt_ends_a_command(kernel: KernelDoor) -> None:
     """The interrupt is sent when the command's own output shows that it runs."""
     name = "interrupted"
     kernel(f"%daytona bg --name {name} -- sh -c 'echo begun; exec sleep 600'").ok()
-    seen = threading.Event()
     message_id = kernel.client.execute(f"%daytona logs {name} -f\nprint('not reached')")
-
-    def interrupt() -> None:
-        seen.wait(60)
-        kernel.manager.interrupt_kernel()
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
     while True:
         message = kernel.client.get_iopub_msg(timeout=60)
         if message["parent_header"].get("msg_id") != message_id:
             continue
         if message["msg_type"] == "stream":
             assert message["content"]["text"] == "begun\n"
-            seen.set()
+            kernel.manager.interrupt_kernel()
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
             break
-    thread.join()
     reply = kernel.client.get_shell_msg(timeout=60)["content"]
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
     assert kernel("%daytona jobs").text.count("running") == 1

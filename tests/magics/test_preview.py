@@ -20,7 +20,9 @@ def status_of(url: str) -> int:
         connection.request(
             "GET", "/", headers={"Host": parts.netloc, "X-Daytona-Skip-Preview-Warning": "true"}
         )
-        return connection.getresponse().status
+        with connection.getresponse() as response:
+            response.read()
+            return response.status
     finally:
         connection.close()
 
