@@ -30,7 +30,7 @@ GATEWAY_STATUSES = (502, 503, 504)
 """The proxy's: the sandbox itself was not asked, or has only just started."""
 PLAIN_NOTICE = "IPython could not be provided in this sandbox: cells are plain Python, without magics."
 NO_CAPTURE_NOTICE = "Output of child processes is not shown: this sandbox's interpreter does not allow it."
-PIP_SCRIPT = '"$0" -m pip install --quiet --disable-pip-version-check --target "$1" ipython comm'
+PIP_SCRIPT = '"$0" -m pip install -q --disable-pip-version-check --retries 1 --target "$1" ipython comm'
 UNPACK_SCRIPT = (
     "import sys,zipfile,os\n"
     "zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2])\n"
