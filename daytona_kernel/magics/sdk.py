@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ def explain(exc: Exception, what: str = "") -> DaytonaKernelError:
     lead = f"{what}: " if what else ""
     if status in (400, 404, 408, 409, 410, 422):
         return CommandFailed(f"{lead}{text}")
-    if type(exc).__name__ == "DaytonaTimeoutError" or isinstance(exc, TimeoutError):
+    if type(exc).__name__ == "DaytonaTimeoutError" or isinstance(exc, (TimeoutError, asyncio.TimeoutError)):
         return CommandFailed(
             f"{lead}not done in time ({text}).", hint="Allow more with --timeout, where there is one."
         )
