@@ -244,7 +244,8 @@ async def test_the_spool_is_read_from_where_the_last_read_ended(files: SpoolFile
 
 async def test_segments_are_read_in_their_numerical_order(files: SpoolFiles, watched: Watched) -> None:
     made = lines(READY, *[stream(str(index)) for index in range(12)])
-    files.files = {f"e1.{index}": line.encode() for index, line in enumerate(made)}
+    by_name = sorted((f"e1.{index}", line.encode()) for index, line in enumerate(made))
+    files.files = dict(by_name)  # as a directory is listed: 10 comes before 2
     assert await spool_reader(files, watched).read()
     assert watched.said == [str(index) for index in range(12)]
 

@@ -48,6 +48,16 @@ def test_no_chunk_comes_near_the_limit_of_the_interpreter(bench: Bench) -> None:
     )
 
 
+def test_many_small_messages_at_once_are_not_one_large_chunk(bench: Bench) -> None:
+    bench.outbox.begin("e1")
+    with bench.outbox._lock:  # nothing goes out meanwhile
+        for _ in range(8):
+            bench.outbox.post("display_data", {"x": '"' * 60_000})  # a quote takes four bytes in the end
+    bench.outbox.flush()
+    assert len(bench.frames("e1")) == 8
+    assert max(len(line) for line in bench.protocol.read_bytes().splitlines()) < 1_048_575
+
+
 def test_text_goes_out_by_itself_after_a_moment(bench: Bench) -> None:
     bench.outbox.begin("e1")
     bench.outbox.buffer("stderr").write("slow")
