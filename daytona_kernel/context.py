@@ -26,6 +26,7 @@ Content = dict[str, Any]
 
 BOOTSTRAP_TIMEOUT_S = 60.0
 CREATE_ATTEMPTS = 3
+GIVE_UP_S = 2.5
 GATEWAY_STATUSES = (502, 503, 504)
 """The proxy's: the sandbox itself was not asked, or has only just started."""
 PLAIN_NOTICE = "IPython could not be provided in this sandbox: cells are plain Python, without magics."
@@ -95,6 +96,8 @@ class ContextStarter:
                 self._capture = False
             except BaseException:
                 await link.close()
+                with suppress(DaytonaKernelError, asyncio.TimeoutError):
+                    await asyncio.wait_for(toolbox.delete_context(context_id), GIVE_UP_S)
                 raise
         raise SandboxProtocolError(
             "Python was started in the sandbox, but the kernel's agent does not answer there.",
@@ -121,7 +124,8 @@ class ContextStarter:
     # -- the agent ---------------------------------------------------------------------------------
 
     async def _bootstrap(self, link: Link, capture: bool, execution_count: int) -> Started:
-        options = {"name": self.name, "capture": capture}
+        # Of its own for each context: an earlier one of this notebook may still be there to go back to.
+        options = {"name": f"{self.name}-{link.context_id[:8]}", "capture": capture}
         hello = _hello(link, execution_count)
         info = await _greet(link, hello, payload.bootstrap_code(options, hello))
         if info["shell"] == "plain" and (path := await self._provide_ipython(link.toolbox, info)):
@@ -158,7 +162,13 @@ def _hello(link: Link, execution_count: int, **content: Any) -> Content:
     if session_name := os.environ.get("JPY_SESSION_NAME", ""):
         variables["__session__"] = session_name
     local = link.toolbox.endpoint.is_local
-    return envelope("hello", {"variables": variables, **content}, {}, execution_count, local=local)
+    return envelope(
+        "hello",
+        {"variables": variables, "context_id": link.context_id, **content},
+        {},
+        execution_count,
+        local=local,
+    )
 
 
 async def _greet(link: Link, request: Content, code: str | None) -> Content:

@@ -374,7 +374,7 @@ class DaytonaKernel(Kernel):
 
     def _remember(self, info: Content) -> None:
         """Write down which sandbox this kernel has, so that a restarted kernel finds it again."""
-        state = {name: info[name] for name in ("sandbox_id", "context_id", "owned")}
+        state = {name: info[name] for name in ("sandbox_id", "context_id", "left_behind", "owned")}
         self._state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._state_file.with_suffix(".tmp")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -249,6 +249,17 @@ class Link:
         execution.set_connected(True)
         log.warning("execution %s: recovered", execution.id)
 
+    async def follow(self, execution: Execution) -> None:
+        """Read the recording of an execution that somebody else has begun, until it ends.
+
+        Raises :class:`ContextLost` if its process dies. Waits for as long as the network is away.
+        """
+        toolbox = Toolbox(self.toolbox.endpoint)
+        try:
+            await self._poll_spool(toolbox, execution, asyncio.Event())
+        finally:
+            await toolbox.close()
+
     async def _send_again(self, execution: Execution, answered: asyncio.Event) -> None:
         """Send copies until one of them brings the end."""
         delay = 0.1

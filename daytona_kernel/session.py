@@ -25,12 +25,14 @@ from .errors import (
     ConnectionFailed,
     DaytonaKernelError,
     ExecutionUnknown,
+    SandboxError,
     SandboxGone,
     SandboxProcessDied,
     SandboxProtocolError,
 )
 from .execution import ContextLost, Execution
 from .link import Link
+from .lookback import last_cell, left_behind
 from .messages import well_formed
 from .running import ConnectionStatus, LateOutput, Running, Sink
 from .sandbox import SandboxManager
@@ -46,6 +48,12 @@ T = TypeVar("T")
 
 STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
+CONTEXT_END_S = 2.5
+"""Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
+LEFT_BEHIND = (
+    "The kernel before this one ended abruptly. Its Python process is there: %daytona attach --variables"
+    " goes back to its variables, then %daytona missed shows the output of its last cell."
+)
 ATTEMPTS = 3
 
 
@@ -70,7 +78,7 @@ class Session:
         """What the agent said of itself: ``python``, ``shell_version``, ``banner``, ``pid``, ``cwd`` ..."""
         self.execution_count = 1
         self.manager = SandboxManager(settings, self._show_status)
-        self._remembered = remembered or {}
+        self._remembered = dict(remembered or {})
         self._on_ready = on_ready
         self._toolbox: Toolbox | None = None
         self._link: Link | None = None
@@ -80,6 +88,8 @@ class Session:
         self._late: LateOutput | None = None
         self._status: str | None = None
         self._ever_ready = False
+        self.left_behind = ""
+        """The context of a kernel that was killed, which is still there."""
         self._starter = ContextStarter(self.name, self._show_status)
         self._loop = asyncio.new_event_loop()
         self._lock = asyncio.Lock()
@@ -220,22 +230,109 @@ class Session:
         started = await self._starter.start(self._toolbox, self.execution_count)
         link, self.info = started.link, started.info
         self._notices += started.notices
-        old_context = self._remembered.pop("context_id", "")
-        if old_context:
-            self._spawn(self._delete_context(old_context))
+        await self._look_back()
         self._link = link
         link.warm_up()
         self._ever_ready = True
         now = time.monotonic()
         log.info("ready: sandbox after %.3f s, Python in it %.3f s later", acquired - began, now - acquired)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
         self._on_ready(
             {
-                "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
-                "context_id": link.context_id,
-                "owned": self.manager.owned,
                 **self.info,
+                "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
+                "context_id": self.context_id,
+                "left_behind": self.left_behind,
+                "owned": self.manager.owned,
             }
         )
+
+    async def _look_back(self) -> None:
+        """A kernel that ends in order deletes its context. If it is there, the kernel was killed."""
+        assert self._toolbox is not None
+        older = str(self._remembered.pop("left_behind", ""))
+        if older:
+            self._spawn(self._delete_context(older))
+        old = str(self._remembered.pop("context_id", ""))
+        if not old:
+            return
+        with suppress(DaytonaKernelError):
+            if any(item.get("id") == old and item.get("active") for item in await self._toolbox.contexts()):
+                self.left_behind = old
+                self._notices.append(LEFT_BEHIND)
+
+    # -- what an earlier kernel left; from any thread ----------------------------------------------
+
+    def attach(self, context_id: str = "") -> concurrent.futures.Future[Content]:
+        """Go over to a Python process that is there in the sandbox already, with its variables.
+
+        Without ``context_id`` to the one used last, other than the present one. The result tells
+        ``context_id``, and ``running``: whether a cell still runs there (see :meth:`missed`); the next cell
+        waits for it. The present context is deleted. Raises :class:`SandboxError` if there is no such
+        process.
+        """
+        return self._submit(self._attach(context_id))
+
+    def missed(self, sink: Sink) -> concurrent.futures.Future[Content]:
+        """Publish what is recorded of the last cell's output, live if it still runs; how it ended.
+
+        The result is the content of that cell's ``execute_reply``. Raises :class:`SandboxError` if nothing
+        is recorded. It can be interrupted as the cell itself.
+        """
+        return self._submit(self._missed(sink))
+
+    async def _attach(self, context_id: str) -> Content:
+        await self._acquire()
+        async with self._lock:
+            if self._ready is not None and not self._ready.done():
+                await asyncio.wait({self._ready})
+            assert self._toolbox is not None
+            found = [
+                one
+                for one in await left_behind(self._toolbox)
+                if one.context_id != self.context_id and context_id in ("", one.context_id)
+            ]
+            if not found:
+                raise SandboxError("There is no other Python process of a notebook in this sandbox.")
+            one = found[0]
+            self._drop_context()
+            self._notices.clear()
+            self._link = Link(self._toolbox, one.context_id, one.spool)
+            self._link.pid, self.info, self._ever_ready = one.pid, one.info, True
+            count = one.last.get("execution_count")
+            self.execution_count = count if isinstance(count, int) else 1
+            if self.left_behind == one.context_id:
+                self.left_behind = ""
+            self._link.warm_up()
+            self._tell_ready()
+            return {"context_id": one.context_id, "running": one.running}
+
+    async def _missed(self, sink: Sink) -> Content:
+        async with self._lock:
+            link = self._link
+            last = await last_cell(link.toolbox, link.spool) if link is not None else {}
+            if link is None or not last:
+                raise SandboxError("There is no recorded output of a cell.")
+            if self._late is not None:  # it may be the same cell
+                await self._late.stop()
+                self._late = None
+            running = self._running = Running(sink)
+            request = {"id": last["id"], "type": "execute"}
+            execution = running.execution = self._execution(request, running)
+            execution.has_started.set()
+            try:
+                await self._until_end(link.follow(execution), execution, running)
+            except ContextLost as lost:
+                error = await self._explain_loss(lost, started=True)
+                self._drop_context()
+                raise error or lost from lost
+            finally:
+                self._running = None
+                running.input_cancelled.set()
+            assert execution.result is not None
+            return self._finish(execution.result, running)
 
     # -- for %daytona; on the session's loop -------------------------------------------------------
 
@@ -399,7 +496,10 @@ class Session:
     async def _run(self, execution: Execution, running: Running) -> Content:
         """Run it, and meanwhile notice a sandbox that goes away and a person who gives up."""
         assert self._link is not None
-        run = asyncio.ensure_future(self._link.run(execution))
+        return await self._until_end(self._link.run(execution), execution, running)
+
+    async def _until_end(self, work: Coroutine[Any, Any, T], execution: Execution, running: Running) -> T:
+        run = asyncio.ensure_future(work)
         watch = asyncio.ensure_future(self._watch_started(execution, running))
         abandoned = asyncio.ensure_future(running.abandoned.wait())
         try:
@@ -572,9 +672,9 @@ class Session:
             if idle:
                 await self._say_goodbye(link)
             await link.close()
-            if not restarting and not self.manager.owned:
+            if restarting or not self.manager.owned:
                 with suppress(DaytonaKernelError, asyncio.TimeoutError):
-                    await asyncio.wait_for(toolbox.delete_context(link.context_id), 3)
+                    await asyncio.wait_for(toolbox.delete_context(link.context_id), CONTEXT_END_S)
         released = await self.manager.release(restarting=restarting)
         for task in [*self._background]:
             task.cancel()

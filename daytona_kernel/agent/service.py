@@ -113,13 +113,17 @@ class Agent:
         cell = request["type"] == "execute"
         self.outbox.begin(request["id"], cell=cell, late_from=request.get("late_from"))
         self.outbox.post("ready", {"token": self.token})
-        if request["type"] == "execute":
+        if cell:
+            self.spool.write("last", {"id": request["id"], "running": True})
             self.outbox.flush()
         try:
             reply = self._answer(request)
         finally:
             self.interrupts.disarm()
             self.capture.drain()
+        if cell:
+            count = self.backend.execution_count if self.backend else 1
+            self.spool.write("last", {"id": request["id"], "running": False, "execution_count": count})
         try:
             self.outbox.post("done", {"reply": reply, "state": self._state()})
         except ValueError as exc:  # a payload or an expression's value that is no JSON
@@ -254,6 +258,11 @@ class Agent:
                 self.user_ns.setdefault(name, value)
         self._builtin_threads = threading.active_count()
         self.vitals.learn_modules()
+        info = self._info()
+        self.spool.write("agent.json", {**info, "context_id": content.get("context_id")})
+        return info
+
+    def _info(self) -> Content:
         return {
             "status": "ok",
             "pid": os.getpid(),

@@ -10,12 +10,17 @@ acknowledged can be removed while the cell still runs. The kernel acknowledges b
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
+from .. import wire
 from .descriptors import move_high
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -26,6 +31,8 @@ MEMORY_BYTES = 8 * 1024 * 1024
 """Most that is kept in memory where no file can be written."""
 COPY_BYTES = 1024 * 1024
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+KEEP_OLD = 3
 
 
 class SpoolDirectory:
@@ -43,7 +50,27 @@ class SpoolDirectory:
             except OSError:
                 continue
             self.path = path
+            self._remove_old(os.path.dirname(path))
             return
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a small file beside the recordings: what a later kernel should know of this process."""
+        if self.path:
+            try:
+                with open(os.path.join(self.path, name), "w", encoding="utf-8") as file:
+                    file.write(wire.dumps(value))
+            except OSError:
+                pass
+
+    def _remove_old(self, parent: str) -> None:
+        """Remove the directories of processes that are gone, but for the newest few: for who looks back."""
+        try:
+            others = [entry for entry in os.scandir(parent) if entry.is_dir() and entry.path != self.path]
+            others.sort(key=lambda entry: entry.stat().st_mtime)
+            for entry in [entry for entry in others if not _is_alive(entry.path)][:-KEEP_OLD]:
+                shutil.rmtree(entry.path, ignore_errors=True)
+        except OSError:
+            pass
 
     def acknowledged(self, execution_id: str) -> int:
         """Number of the first line of the execution that the kernel does not have yet, as it last said."""
@@ -185,6 +212,18 @@ class Recording:
             os.unlink(self._path(index))
         except OSError:
             pass
+
+
+def _is_alive(path: str) -> bool:
+    """Whether the process whose directory this is still exists; one that has not said yet may."""
+    try:
+        with open(os.path.join(path, "agent.json"), encoding="utf-8") as file:
+            os.kill(int(json.load(file)["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return os.path.exists(path) and os.stat(path).st_mtime > time.time() - 3600
+    return True
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -256,6 +256,8 @@ class Connection:
         self.down = Pipe(self, self._server, self._client)
         self._closed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
+        # a task that is cancelled before its first step runs no `finally`
+        self._task.add_done_callback(lambda _: self._close())
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "swallows" if self.swallows else "open"
@@ -330,12 +332,15 @@ class Connection:
             if not self.is_over:
                 raise
         finally:
-            self.is_over = True
-            self._client.close()
-            self._server.close()
-            self._closed.set()
+            self._close()
             await self.up.notify()
             await self.down.notify()
+
+    def _close(self) -> None:
+        self.is_over = True
+        self._client.close()
+        self._server.close()
+        self._closed.set()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
