@@ -95,7 +95,10 @@ async def running_pair(directory: Path) -> AsyncIterator[Pair]:
     homes = [directory / "reference", directory / "tested"]
     for home in homes:
         home.mkdir()
-    async with running_kernel(REFERENCE, homes[0]) as one, running_kernel(UNDER_TEST, homes[1]) as two:
+    async with contextlib.AsyncExitStack() as stack:
+        starting = zip((REFERENCE, UNDER_TEST), homes, strict=True)
+        contexts = [stack.enter_async_context(running_kernel(name, home)) for name, home in starting]
+        one, two = await asyncio.gather(*contexts)
         pair = Pair((one, two))
         await pair.prepare()
         yield pair
