@@ -232,7 +232,11 @@ async def list_sandboxes(host: Host, args: argparse.Namespace) -> Result:
             state_text(one.state),
             one.id,
             f"{one.cpu} vCPU, {one.memory} GiB",
-            ", ".join(f"{k}={v}" for k, v in (one.labels or {}).items() if not k.startswith(("code-toolbox", "daytona-kernel"))),
+            ", ".join(
+                f"{k}={v}"
+                for k, v in (one.labels or {}).items()
+                if not k.startswith(("code-toolbox", "daytona-kernel"))
+            ),
         )
         for one in found
     ]

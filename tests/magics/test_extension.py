@@ -64,7 +64,7 @@ shell.run_cell("%unload_ext daytona_kernel")
 
 
 def test_the_sdk_object_is_live(private_server: Path) -> None:
-    """In a process of its own: the SDK's synchronous client (0.226.1) can not be closed and leaves sockets."""
+    """In a process of its own: the SDK's synchronous client (0.226.1) has no way to close its sockets."""
     done = subprocess.run(
         [sys.executable, "-c", SDK_SCRIPT], capture_output=True, text=True, timeout=60, check=True
     )
