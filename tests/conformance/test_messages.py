@@ -275,10 +275,11 @@ async def test_input_can_be_interrupted(pair: Pair) -> None:
         await kernel.until(exchange, lambda e: bool(e.stdin))
         await kernel.interrupt()
         await kernel.until(exchange, Exchange.finished)
-        assert (exchange.content["ename"], exchange.content["evalue"]) == (
-            "KeyboardInterrupt",
-            "Interrupted by user",
-        )
+        assert exchange.content["ename"] == "KeyboardInterrupt"
+    # Asked of the kernel under test alone: ipykernel adds these words only if the signal finds it past the
+    # request (in 7 of 12 tries).
+    if UNDER_TEST != REFERENCE:
+        assert exchange.content["evalue"] == "Interrupted by user"
     await pair.same_cell("input('again ')", answers=["yes"])
 
 
