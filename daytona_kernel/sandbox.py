@@ -57,6 +57,7 @@ TRANSITIONAL = (
 )
 KEEPALIVE_S = 60.0
 STATE_POLL_S = 0.5
+CLEAN_UP_ATTEMPTS = 5
 CLEAN_UP_S = 3.0
 """Jupyter kills a kernel 5 s after it was asked to end."""
 
@@ -185,8 +186,14 @@ class SandboxManager:
         else:
             api_url = settings.api_url or os.environ.get("DAYTONA_API_URL", "")
             self.service = Service(api_url, settings.api_key or find_credential("DAYTONA_API_KEY"), False)
+        making = asyncio.ensure_future(asyncio.to_thread(_make_client, self.service, settings))
         with _Translated():
-            self._client = await asyncio.to_thread(_make_client, self.service, settings)
+            try:
+                self._client = await asyncio.shield(making)
+            except asyncio.CancelledError:
+                # its thread goes on, and somebody has to close the client that comes out of it
+                self._client = await making
+                raise
 
     async def _find(self, remembered_id: str) -> AsyncSandbox | None:
         assert self._client is not None
@@ -286,11 +293,16 @@ class SandboxManager:
         key = getattr(exc, "sandbox_id", None) or (name if (_status(exc) or 500) >= 500 else None)
         if not key:
             return
-        try:
-            sandbox = await asyncio.wait_for(self._client.get(key), 10)
-            await self._client.delete(sandbox, timeout=20)
-        except Exception as error:
-            log.info("nothing to clean up after a failed creation (%s)", type(error).__name__)
+        for attempt in range(CLEAN_UP_ATTEMPTS):
+            try:
+                sandbox = await asyncio.wait_for(self._client.get(key), 10)
+                await self._client.delete(sandbox, timeout=20)
+                return
+            except Exception as error:
+                if _status(error) != 404 or attempt == CLEAN_UP_ATTEMPTS - 1:
+                    log.info("nothing to clean up after a failed creation (%s)", type(error).__name__)
+                    return
+            await asyncio.sleep(0.4)  # a request that was given up may still be on its way
 
     async def _make_started(self, sandbox: AsyncSandbox) -> None:
         """Bring a sandbox to ``started``, whatever state it is in."""

@@ -85,6 +85,7 @@ class Session:
         self._ready: asyncio.Task[None] | None = None
         self._notices: list[str] = []
         self._running: Running | None = None
+        self._serving: asyncio.Task[Any] | None = None
         self._late: LateOutput | None = None
         self._status: str | None = None
         self._ever_ready = False
@@ -411,6 +412,7 @@ class Session:
             async with self._signalling:
                 pass  # an interrupt of the request before must not hit this one
             running = self._running = Running(sink)
+            self._serving = asyncio.current_task()
             keepalive: asyncio.Task[None] | None = None
             try:
                 for attempt in range(ATTEMPTS):
@@ -662,10 +664,11 @@ class Session:
             running.sink.notice("The cell does not react to interrupts; restart the kernel to end it.")
 
     async def _close(self, restarting: bool) -> str:
-        link, toolbox, idle = self._link, self._toolbox, self._running is None
+        idle = self._running is None
         if self._ready is not None and not self._ready.done():
             self._ready.cancel()
             await asyncio.gather(self._ready, return_exceptions=True)
+        link, toolbox = self._link, self._toolbox
         if self._late is not None:
             await self._late.stop()
         if link is not None and toolbox is not None:
@@ -675,10 +678,13 @@ class Session:
             if restarting or not self.manager.owned:
                 with suppress(DaytonaKernelError, asyncio.TimeoutError):
                     await asyncio.wait_for(toolbox.delete_context(link.context_id), CONTEXT_END_S)
-        released = await self.manager.release(restarting=restarting)
-        for task in [*self._background]:
+        # The next kernel knows of a sandbox only if this one was ready, or knew of it itself.
+        known = self._ever_ready or bool(self._remembered.get("sandbox_id"))
+        released = await self.manager.release(restarting=restarting and known)
+        work = [*self._background, *([self._serving] if self._serving is not None else [])]
+        for task in work:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*work, return_exceptions=True)
         if toolbox is not None:
             await toolbox.close()
         await self.manager.close()

@@ -72,9 +72,11 @@ class Toolbox:
         self.endpoint = endpoint
         self._session: ClientSession | None = None
         self._old: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the connections; calls from now on fail, whoever still makes them."""
+        self._closed = True
         session, self._session = self._session, None
         for task in [*self._old]:
             task.cancel()
@@ -188,6 +190,8 @@ class Toolbox:
         """Make a call. The connection may also be lost while the caller reads the answer's body."""
         import aiohttp
 
+        if self._closed:
+            raise ConnectionFailed(f"The connection to the sandbox has been closed ({method} {path}).")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers=dict(self.endpoint.headers), trust_env=not self.endpoint.is_local

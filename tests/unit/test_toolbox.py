@@ -272,10 +272,19 @@ async def test_a_body_that_is_cut_off_is_a_failed_connection_for_json_too() -> N
             await toolbox.version()
 
 
-async def test_a_closed_toolbox_opens_again_when_it_is_used() -> None:
+async def test_a_closed_toolbox_opens_no_connection_again() -> None:
+    """Work that is still under way when a session ends must not leave one behind."""
     async with serving("GET", "/version", answer(200, {"version": "0.190.0"})) as toolbox:
         assert await toolbox.version() == "0.190.0"
         await toolbox.close()
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await toolbox.version()
+
+
+async def test_a_renewed_toolbox_uses_new_connections() -> None:
+    async with serving("GET", "/version", answer(200, {"version": "0.190.0"})) as toolbox:
+        assert await toolbox.version() == "0.190.0"
+        toolbox.renew()
         assert await toolbox.version() == "0.190.0"
 
 
