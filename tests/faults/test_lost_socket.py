@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from .bench import EXECUTE, Cell, Notebook
+from .bench import Cell, Notebook
 from .conftest import Faulty
 from .proxy import Plan
 
@@ -110,8 +110,7 @@ async def test_a_network_that_goes_dark_is_said_and_waited_for(faulty: Faulty, n
 
 
 async def test_a_stalled_network_is_no_lost_one(faulty: Faulty, notebook: Notebook) -> None:
-    """Everything stops and goes on, as with a bad radio link: the same socket serves the cell to its end."""
-    socket_count = faulty.proxy.count(EXECUTE)
+    """Everything stops and goes on, as with a bad radio link: whichever answers first brings the rest."""
     cell = notebook.start(STEPS)
     await cell.printed("step 0")
     faulty.proxy.pause_all()
@@ -127,7 +126,6 @@ async def test_a_stalled_network_is_no_lost_one(faulty: Faulty, notebook: Notebo
     assert cell.lines == ["step 0", "step 1", "step 2"]
     assert cell.lost_line[-1] == ""
     assert await notebook.marks() == 1
-    assert faulty.proxy.count(EXECUTE) <= socket_count + 1
 
 
 async def test_a_warm_socket_that_went_dark_does_not_hold_up_the_next_cell(
