@@ -47,7 +47,6 @@ class Running:
     """How many of the interrupts have been passed on to the sandbox."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     input_cancelled: threading.Event = field(default_factory=threading.Event)
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class LateOutput:

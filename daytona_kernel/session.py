@@ -96,6 +96,7 @@ class Session:
         self._lock = asyncio.Lock()
         self._acquiring = asyncio.Lock()
         self._signalling = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run_loop, name="daytona-session", daemon=True)
 
@@ -599,7 +600,9 @@ class Session:
         if not isinstance(request_id, str) or not request_id.isalnum() or self._link is None:
             return
         prompt, password = str(content.get("prompt", "")), bool(content.get("password"))
-        async with running.asking:
+        async with self._asking:  # one reader at a time on the stdin channel, the last cell's included
+            if running.input_cancelled.is_set():
+                return
             value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
         if value is None or self._toolbox is None or self._link is None:
             return
