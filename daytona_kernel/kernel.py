@@ -79,6 +79,15 @@ class DaytonaKernel(Kernel):
         self.link_session.start()
         super().start()
 
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """Serve the shell channel's messages one after the other, comm messages of widgets too.
+
+        The base class lets those overtake a cell that awaits. Here every cell is awaited, and the sandbox
+        serves one request at a time anyway; overtaking would only give the next cell's status a wrong parent.
+        """
+        async with self._main_asyncio_lock:
+            await self.dispatch_shell(msg, subshell_id=subshell_id)
+
     # -- what the kernel says of itself ------------------------------------------------------------
 
     @property

@@ -51,8 +51,8 @@ STUBBORN_S = 5.0
 CONTEXT_END_S = 2.5
 """Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
 LEFT_BEHIND = (
-    "The kernel before this one ended abruptly. Its Python process is there: %daytona attach --variables"
-    " goes back to its variables, then %daytona missed shows the output of its last cell."
+    "The kernel before this one ended abruptly. Its Python process is there still: %daytona missed goes back"
+    " to it, with its variables, and shows the output of its last cell."
 )
 ATTEMPTS = 3
 

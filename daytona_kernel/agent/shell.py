@@ -154,6 +154,8 @@ class ZMQInteractiveShell(InteractiveShell):
         super().__init__(*args, **kwargs)
         if "IPKernelApp" not in self.config:
             self.config.IPKernelApp.connection_file = ""  # tqdm and others ask for this key
+        collided = ".*Trio's signal handling code might have collided.*"
+        warnings.filterwarnings("ignore", message=collided, category=RuntimeWarning)
         self.show_rewritten_input = False
         self.extension_manager.load_extension("storemagic")
 

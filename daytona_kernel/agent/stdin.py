@@ -123,6 +123,10 @@ def _has_work(loop: asyncio.AbstractEventLoop) -> bool:
     return not loop.is_closed() and not loop.is_running()
 
 
+# Error messages and libraries show the type's name; under ipykernel it is a file.
+CommandStdin.__name__ = CommandStdin.__qualname__ = "TextIOWrapper"
+
+
 class InputBridge:
     """``input()`` and ``getpass.getpass()`` as Jupyter's ``input_request``.
 

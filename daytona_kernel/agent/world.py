@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import types
 from typing import Any
 
@@ -19,8 +20,9 @@ class MainModule(types.ModuleType):
     def __init__(self, namespace: dict[str, Any]) -> None:
         super().__init__("__main__", "Automatically created module for IPython interactive environment")
         object.__setattr__(self, "_namespace", namespace)
-        for name in ("__name__", "__doc__", "__package__", "__loader__", "__spec__"):
+        for name in ("__name__", "__package__", "__loader__", "__spec__"):
             namespace.setdefault(name, super().__getattribute__(name))
+        namespace["__doc__"] = super().__getattribute__("__doc__")
 
     def __getattribute__(self, name: str) -> Any:
         namespace = object.__getattribute__(self, "_namespace")
@@ -46,6 +48,10 @@ class MainModule(types.ModuleType):
         return "<module '__main__'>"
 
 
+# Libraries print the name of the type of a module.
+MainModule.__name__ = MainModule.__qualname__ = "module"
+
+
 def put_right(user_ns: dict[str, Any]) -> MainModule:
     """Give the namespace a ``__main__``, and ``sys.path`` and ``sys.argv`` what ipykernel's cells see."""
     module = MainModule(user_ns)
@@ -53,6 +59,9 @@ def put_right(user_ns: dict[str, Any]) -> MainModule:
     worker = getattr(sys, "argv", [""])[0]
     if sys.path and worker and sys.path[0] == os.path.dirname(os.path.abspath(worker)):
         del sys.path[0]
+    # The arguments of a kernel's process, as a cell sees them that parses its own.
+    launcher = os.path.join(sysconfig.get_path("purelib"), "ipykernel_launcher.py")
+    sys.argv = [launcher, "-f", os.path.join(os.path.expanduser("~"), "kernel.json")]
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

@@ -23,6 +23,7 @@ FAMILIES = (
     "preview",
     "process",
     "lifecycle",
+    "recovery",
     "resources",
     "desktop",
     "git",

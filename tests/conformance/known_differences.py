@@ -24,6 +24,9 @@ STREAM = (r"^\[stream\]$", r"^  name: std(out|err)$", r"^  text:", r"^    \| ")
 #: Help texts in a payload or in a stream.
 HELP = (r"^ {4,10}\| ", r"^ {4,10}\|$")
 
+#: The value of the cell.
+VALUE = (r"^ {4}text/plain:",)
+
 FRAMES = KnownDifference(
     "The traceback shows the cell and not ipykernel's own frames below it: that code is not in the sandbox.",
     TRACEBACK,
@@ -116,4 +119,33 @@ KNOWN: dict[str, KnownDifference] = {
         "ipykernel's threads serve its sockets, ours the sandbox's output.",
         (r"^ {4}text/plain:", r"^ {6}\| [\[ ]'"),
     ),
+    "asynchronous/wake it": KnownDifference(
+        "What a background task prints goes to the cell that is running; ipykernel sends it to the cell that"
+        " made the task.",
+        STREAM,
+    ),
+    "asynchronous/background task prints in its own time": KnownDifference(
+        "What a background task prints goes to the cell that is running; ipykernel sends it to the cell that"
+        " made the task.",
+        STREAM,
+    ),
+    "children/faulthandler dump": KnownDifference(
+        "faulthandler is on, so that the kernel can say which signal the process died of.", VALUE
+    ),
+    "interrupts/getsignal of SIGINT in a cell": KnownDifference(
+        "The agent has a handler of its own: an interrupt must not cut a line of its output in two.", VALUE
+    ),
+    "magics/cd without sys.path change": KnownDifference(
+        "The working directory comes first in sys.path, as in Python itself.", VALUE
+    ),
+    "world/sys.path[0]": KnownDifference(
+        "The working directory comes first in sys.path, as in Python itself.", VALUE
+    ),
+    "magics/edit": KnownDifference(
+        "The payload that opens an editor names a file of the user's machine; the sandbox may not ask for it.",
+        (r"^  payload", r"^    \[0\]:$", r"^      (filename|line_number|source)"),
+    ),
+    "probes/kernel methods": KnownDifference("The kernel's methods are not in the sandbox.", VALUE),
+    "probes/session attributes": KnownDifference("The kernel's session is not in the sandbox.", VALUE),
+    "world/modules loaded": KnownDifference("The kernel's sockets are not in the sandbox.", VALUE),
 }

@@ -59,6 +59,26 @@ async def test_a_killed_kernel_that_is_restarted_has_its_sandbox_again(open_note
         assert notebook.sandbox_id == sandbox
 
 
+async def test_what_a_killed_kernel_left_running_is_shown_and_its_variables_are_there_again(
+    open_notebook: Open,
+) -> None:
+    """``kill -9`` of the real process while its cell runs, and a restart by the front end."""
+    async with open_notebook(JPY_SESSION_NAME="/notebooks/missed.ipynb") as notebook:
+        await notebook.run("kept = 5")
+        cell = notebook.send_execute(
+            "import time, os\nprint('seen', flush=True)\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\nprint('not seen')"
+        )
+        await notebook.says(cell, "seen\n")
+        kill(notebook)
+        await restart(notebook)
+        first = await notebook.execute("open('go', 'w').close(); 'kept' in globals()")
+        assert "%daytona missed" in first.text("stderr")
+        shown = (await notebook.run("%daytona missed")).text()
+        assert shown == "seen\nnot seen\nThat cell ended well. Its variables are there again.\n"
+        assert (await notebook.run("print(kept)")).text() == "5\n"
+
+
 @pytest.mark.parametrize(
     ("variables", "left"),
     [
