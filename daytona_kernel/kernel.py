@@ -165,7 +165,8 @@ class DaytonaKernel(Kernel):
             "cell_id": cell_id,
             "cell_meta": cell_meta,
         }
-        sink = KernelSink(self, silent=silent)
+        # Who can be asked something is there; nbclient, nbconvert and nbval can not.
+        sink = KernelSink(self, silent=silent, attended=allow_stdin)
         count = self.execution_count
         try:
             reply = await self._run_cell(content, sink)

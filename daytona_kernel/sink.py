@@ -20,11 +20,13 @@ STDIN_POLL_MS = 50
 class KernelSink:
     """Publishes one request's output with that request's parent header, from the session's thread."""
 
-    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False) -> None:
+    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False, attended: bool = False) -> None:
+        """``attended``: whether a person is likely to be there to read a status line."""
         self._kernel = kernel
         self.parent: Content = _header_only(kernel.get_parent("shell"))
         self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
         self.silent = silent
+        self._attended = attended and not silent and not kernel.settings.headless
         self._status_shown = False
 
     def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
@@ -44,8 +46,11 @@ class KernelSink:
         )
 
     def status(self, text: str | None) -> None:
-        """Show what the cell waits for, and remove it without a trace before its first output."""
-        if self._kernel.settings.headless or self.silent:
+        """Show what the cell waits for, and remove it without a trace before its first output.
+
+        Not all programs that run notebooks know ``clear_output`` (nbval does not), and nobody looks at theirs.
+        """
+        if not self._attended:
             return
         if text is None:
             self.publish("clear_output", {"wait": False}, {}, ())
