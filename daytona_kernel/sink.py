@@ -48,7 +48,7 @@ class KernelSink:
     def status(self, text: str | None) -> None:
         """Show what the cell waits for, and remove it without a trace before its first output.
 
-        Not all programs that run notebooks know ``clear_output`` (nbval does not), and nobody looks at theirs.
+        Not all programs that run notebooks know ``clear_output`` (nbval does not), and nobody watches them.
         """
         if not self._attended:
             return
