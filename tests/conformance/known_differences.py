@@ -142,7 +142,7 @@ KNOWN: dict[str, KnownDifference] = {
         "The working directory comes first in sys.path, as in Python itself.", VALUE
     ),
     "magics/edit": KnownDifference(
-        "The payload that opens an editor names a file of the user's machine; the sandbox may not ask for it.",
+        "The payload opens a file of the user's machine in an editor; the sandbox may not ask for it.",
         (r"^  payload", r"^    \[0\]:$", r"^      (filename|line_number|source)"),
     ),
     "probes/kernel methods": KnownDifference("The kernel's methods are not in the sandbox.", VALUE),
