@@ -11,9 +11,10 @@ import asyncio
 import atexit
 import concurrent.futures
 import getpass
+import importlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,7 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
             self._session = Session(self.settings, name=f"ipython-{os.getpid()}")
             self._session.start(prepare=False)
             self._host = IPythonHost(self._session, self.shell)
-            atexit.register(self.close)
+            _before_exit(self.close)
         return self._host
 
     @line_cell_magic  # type: ignore[untyped-decorator]
@@ -238,12 +239,19 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
         session, self._session, self._host = self._session, None, None
         if session is None:
             return
-        atexit.unregister(self.close)
         try:
             session.close().result(CLOSE_TIMEOUT_S)
         except (Exception, concurrent.futures.CancelledError):
             session_log().warning("the session did not end in order", exc_info=True)
         session.stop_thread()
+
+
+def _before_exit(close: Callable[[], None]) -> None:
+    """Call ``close`` at the end of the interpreter, before executors are shut down: atexit comes after."""
+    # The last to register is the first to be called, so the executors' own hook must be there already.
+    importlib.import_module("concurrent.futures.thread")
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(close)
 
 
 def session_log() -> Any:

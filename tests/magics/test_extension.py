@@ -143,3 +143,24 @@ def test_ctrl_c_interrupts_a_cell_in_the_sandbox(
     assert outcome.ename == "KeyboardInterrupt"
     monkeypatch.undo()
     assert ipython("%%daytona\nprint(survivor)").ok().stdout == "1\n"
+
+
+def test_the_end_of_ipython_leaves_no_sandbox_running(private_server: Path, tmp_path: Path) -> None:
+    """At the interpreter's end executors are shut down early; the session must have ended before."""
+    from daytona_kernel.local import launcher
+
+    before = {one["id"] for one in (launcher.status() or {})["sandboxes"]}
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        "shell.run_cell('%load_ext daytona_kernel')\n"
+        "result = shell.run_cell('%daytona exec -- true')\n"
+        "print('ran', result.success)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "ran True" in done.stdout
+    assert "left behind" not in done.stderr
+    assert {one["id"] for one in (launcher.status() or {})["sandboxes"]} <= before
