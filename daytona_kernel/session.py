@@ -11,7 +11,6 @@ import asyncio
 import concurrent.futures
 import json
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -33,6 +32,7 @@ from .errors import (
 from .execution import ContextLost, Execution
 from .link import Link
 from .lookback import last_cell, left_behind
+from .loopthread import LoopThread
 from .messages import well_formed
 from .running import ConnectionStatus, LateOutput, Running, Sink
 from .sandbox import SandboxManager
@@ -61,7 +61,7 @@ class Interrupted(DaytonaKernelError):
     """The person interrupted the cell before any of it ran, or while nobody could reach the sandbox."""
 
 
-class Session:
+class Session(LoopThread):
     """Runs a notebook's requests in a sandbox, one at a time and in order."""
 
     def __init__(
@@ -72,6 +72,7 @@ class Session:
         remembered: Content | None = None,
         on_ready: Callable[[Content], None] = lambda info: None,
     ) -> None:
+        super().__init__("daytona-session")
         self.settings = settings
         self.name = name or uuid.uuid4().hex
         self.info: Content = {}
@@ -92,13 +93,10 @@ class Session:
         self.left_behind = ""
         """The context of a kernel that was killed, which is still there."""
         self._starter = ContextStarter(self.name, self._show_status)
-        self._loop = asyncio.new_event_loop()
         self._lock = asyncio.Lock()
         self._acquiring = asyncio.Lock()
         self._signalling = asyncio.Lock()
         self._asking = asyncio.Lock()
-        self._background: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._run_loop, name="daytona-session", daemon=True)
 
     # -- from any thread ---------------------------------------------------------------------------
 
@@ -106,11 +104,7 @@ class Session:
         """Begin to get the sandbox ready, in the background. Without ``prepare`` only when it is needed."""
         self._thread.start()
         if prepare:
-            self._submit(self._begin())
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run a coroutine on the session's loop; cancelling the future cancels it."""
-        return self._submit(coroutine)
+            self.run(self._begin())
 
     def execute(self, content: Content, parent: Content, sink: Sink) -> concurrent.futures.Future[Content]:
         """Run a cell; the result is the content of its ``execute_reply``, without engine fields.
@@ -119,49 +113,29 @@ class Session:
         ``cell_id``. Errors of the sandbox are raised as :class:`DaytonaKernelError`; errors of the code are
         in the reply.
         """
-        return self._submit(self._serve("execute", content, parent, sink))
+        return self.run(self._serve("execute", content, parent, sink))
 
     def request(
         self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any
     ) -> concurrent.futures.Future[Content]:
         """Ask the agent something that is no cell: ``complete``, ``inspect``, ``history``, ``comm`` ..."""
-        return self._submit(self._serve(kind, content, parent, sink, **extra))
+        return self.run(self._serve(kind, content, parent, sink, **extra))
 
     def interrupt(self) -> concurrent.futures.Future[None]:
         """Interrupt what runs, as Ctrl-C does. Nothing happens if nothing runs."""
-        return self._submit(self._interrupt())
+        return self.run(self._interrupt())
 
     def close(self, *, restarting: bool = False) -> concurrent.futures.Future[str]:
         """End the session; with ``restarting`` the sandbox is kept for the next one.
 
         What became of the sandbox.
         """
-        return self._submit(self._close(restarting))
-
-    def stop_thread(self) -> None:
-        """Stop the loop's thread, after :meth:`close`."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(5)
+        return self.run(self._close(restarting))
 
     @property
     def busy(self) -> bool:
         """Whether a request is being served."""
         return self._running is not None
-
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            pending = asyncio.all_tasks(self._loop)
-            for task in pending:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            self._loop.close()
 
     # -- getting ready -----------------------------------------------------------------------------
 
@@ -275,7 +249,7 @@ class Session:
         waits for it. The present context is deleted. Raises :class:`SandboxError` if there is no such
         process.
         """
-        return self._submit(self._attach(context_id))
+        return self.run(self._attach(context_id))
 
     def missed(self, sink: Sink) -> concurrent.futures.Future[Content]:
         """Publish what is recorded of the last cell's output, live if it still runs; how it ended.
@@ -283,7 +257,7 @@ class Session:
         The result is the content of that cell's ``execute_reply``. Raises :class:`SandboxError` if nothing
         is recorded. It can be interrupted as the cell itself.
         """
-        return self._submit(self._missed(sink))
+        return self.run(self._missed(sink))
 
     async def _attach(self, context_id: str) -> Content:
         await self._acquire()
@@ -703,16 +677,3 @@ class Session:
 
     def _show_status(self, text: str | None) -> None:
         self._status = text
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        task.add_done_callback(_log_failure)
-        return task
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (exc := task.exception()) is not None:
-        level = logging.DEBUG if isinstance(exc, DaytonaKernelError) else logging.ERROR
-        log.log(level, "background work failed: %s: %s", type(exc).__name__, exc)

@@ -103,6 +103,7 @@ class CellRunner:
         ``execute`` runs a remote part and gives its raw reply. Raises what a local command raises.
         """
         session, count = self.session, self.session.execution_count
+        context_id = session.context_id
         store = bool(content["store_history"]) and not content["silent"]
         if store:
             self._unremembered.append((count, content["code"]))
@@ -117,7 +118,12 @@ class CellRunner:
                     break
         finally:
             host.sink = None
-            session.execution_count = count + 1 if store else count
+            counted = count
+            if session.context_id not in ("", context_id):
+                # Gone over to a process with a history of its own: there the cell gets the next number.
+                counted = max(count, session.execution_count)
+                self._unremembered = [(counted, text) for _, text in self._unremembered[-1:]]
+            session.execution_count = counted + 1 if store else counted
         return {**reply, "execution_count": count}
 
     async def _run_part(
