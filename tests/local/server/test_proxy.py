@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import io
 import os
+import shutil
 import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -122,7 +124,9 @@ async def daemon(running: Running, sandbox: dict[str, Any]) -> AsyncIterator[Dae
     app.router.add_route("*", "/{tail:.*}", fake.echo)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    path = str(running.manager.find(sandbox["id"]).directory / "fake.sock")
+    # Not in the sandbox's own directory: the name of a Unix socket has at most 107 characters.
+    place = tempfile.mkdtemp()
+    path = f"{place}/fake.sock"
     await web.UnixSite(runner, path).start()
     live = running.manager.find(sandbox["id"])
     own, live.upstream = live.upstream, Upstream(path)
@@ -130,6 +134,7 @@ async def daemon(running: Running, sandbox: dict[str, Any]) -> AsyncIterator[Dae
     live.upstream.close()
     live.upstream = own
     await runner.cleanup()
+    shutil.rmtree(place)
 
 
 @pytest.fixture

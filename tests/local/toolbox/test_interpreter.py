@@ -365,6 +365,10 @@ async def test_a_client_that_keeps_reading_gets_every_line_of_a_flood(python: In
     assert result.text() == "".join(f"{i}\n" for i in range(20_000))
 
 
+CUT_OFF = (1006, 1008)
+"""How a slow client is cut off: with 1008 where that fits into the buffers on the way, else without a word."""
+OUTLAST = "import time; time.sleep(0.6)"
+"""A cell that takes longer than the deadlines of 0.1 s that these tests set: after it they have passed."""
 FLOOD = "for i in range(20_000): print('x' * 900)\nran = True"
 
 
@@ -397,8 +401,9 @@ async def test_a_slow_consumer_that_sleeps_on_is_cut_off(
     async with python.started(FLOOD, context) as socket:
         # The code goes on once the client has been given up; that it could answer here shows that it did.
         assert (await python.run("print(ran)", context)).text() == "True\n"
+        await python.run(OUTLAST, context)
         result = await socket.rest()
-    assert result.code == 1006
+    assert result.code in CUT_OFF
     assert len(result.frames) < 20_000
 
 
@@ -411,7 +416,8 @@ async def test_a_strict_queue_gives_a_slow_consumer_no_grace(
         context = await python.create()
         async with python.started(FLOOD, context) as socket:
             assert (await python.run("print(ran)", context)).text() == "True\n"
-            assert (await socket.rest()).code == 1006
+            await python.run(OUTLAST, context)
+            assert (await socket.rest()).code in CUT_OFF
 
 
 async def test_a_write_that_blocks_too_long_breaks_the_connection(
@@ -421,7 +427,7 @@ async def test_a_write_that_blocks_too_long_breaks_the_connection(
     monkeypatch.setattr(clients, "WRITE_DEADLINE", 0.1)
     context = await python.create()
     async with python.started("for i in range(30): print('x' * 1_000_000)", context) as socket:
-        await python.run("1", context)  # comes after the first one's end
+        await python.run(OUTLAST, context)  # comes after the first one's end
         result = await socket.rest()
     assert result.code == 1006
     assert len(result.frames) < 30
