@@ -366,7 +366,7 @@ async def test_a_client_that_keeps_reading_gets_every_line_of_a_flood(python: In
 
 
 CUT_OFF = (1006, 1008)
-"""How a slow client is cut off: with 1008 where that fits into the buffers on the way, else without a word."""
+"""How a slow client is cut off: with 1008 where that fits into buffers on the way, else without a word."""
 OUTLAST = "import time; time.sleep(0.6)"
 """A cell that takes longer than the deadlines of 0.1 s that these tests set: after it they have passed."""
 FLOOD = "for i in range(20_000): print('x' * 900)\nran = True"
