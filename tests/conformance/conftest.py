@@ -36,9 +36,11 @@ def private_server() -> Iterator[None]:
         for name in (*SERVER_DIRECTORIES, "HOME"):
             del os.environ[f"CONFORMANCE_{name}"]
         if UNDER_TEST != REFERENCE:
+            # The kernels see none of these, so the server that they started is not where they point to.
+            kept = {key: value for key, value in os.environ.items() if not key.startswith("DAYTONA_")}
             subprocess.run(
                 [sys.executable, "-m", "daytona_kernel.cli", "local", "stop"],
-                env={**os.environ, **environment},
+                env={**kept, **environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=60,
