@@ -215,11 +215,6 @@ class Outbox:
         """Segment and byte at which the last cell's recording ends just now."""
         return self._cell.recording.position() if self._cell is not None else (0, 0)
 
-    @property
-    def active(self) -> bool:
-        """Whether an execution is running."""
-        return self._live
-
     def flush(self) -> None:
         """Write out all that is pending. Does nothing before the first execution, or in a forked child."""
         if os.getpid() != self._pid:

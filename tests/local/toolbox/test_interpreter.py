@@ -403,7 +403,7 @@ async def test_a_slow_consumer_that_sleeps_on_is_cut_off(
         assert (await python.run("print(ran)", context)).text() == "True\n"
         await python.run(OUTLAST, context)
         result = await socket.rest()
-    assert result.code in CUT_OFF
+    assert result.code == 1006  # nothing moved any more, so there was no room for a close with 1008
     assert len(result.frames) < 20_000
 
 
