@@ -59,8 +59,9 @@ class StreamBuffer:
         self._texts.append(text)
         self._chars += len(text)
         if not self.due:
-            self.due = time.monotonic() + FLUSH_DELAY_S
-            self._outbox.wake()
+            with self._outbox.interrupts.hold():
+                self.due = time.monotonic() + FLUSH_DELAY_S
+                self._outbox.wake()
         if self._chars >= FLUSH_CHARS:
             self.flush()
             self._outbox.press()
@@ -149,21 +150,24 @@ class Outbox:
 
     def wake(self) -> None:
         """Have the flusher look at the clock: text has begun to wait."""
-        self._wanted.set()
+        with self.interrupts.hold():  # an event whose set() is cut off keeps its lock, and hangs everybody
+            self._wanted.set()
 
     def hurry(self) -> None:
         """Have what was passed on written now, and wait for it a little: the process may die next."""
-        self._idle.clear()
-        self._wanted.set()
-        if self._live and self.entries and self._waits():
-            self._idle.wait(SETTLE_S)
+        with self.interrupts.hold():
+            self._idle.clear()
+            self._wanted.set()
+            if self._live and self.entries and self._waits():
+                self._idle.wait(SETTLE_S)
 
     def press(self) -> None:
         """Have what was passed on written now; wait if there is too much of it."""
-        self._wanted.set()
+        self.wake()
         while self.pending_chars >= FULL_CHARS and self._live and self._waits():
-            self._space.clear()
-            self._space.wait(0.1)
+            with self.interrupts.hold():
+                self._space.clear()
+                self._space.wait(0.1)
 
     def _waits(self) -> bool:
         return threading.current_thread() is not self._flusher
@@ -223,9 +227,10 @@ class Outbox:
         self._write_out()
 
     def _write_out(self) -> None:
-        with self.interrupts.hold(), self._lock:
-            self._drain()
-        self._space.set()
+        with self.interrupts.hold():
+            with self._lock:
+                self._drain()
+            self._space.set()
 
     def write_protocol(self, data: bytes) -> None:
         """Write the worker's own protocol lines, never in the middle of one of ours."""

@@ -169,7 +169,7 @@ class Capture:
                     time.sleep(0.1)
 
     def _read(self, fd: int) -> None:
-        with self._lock:
+        with self._outbox.interrupts.hold(), self._lock:
             if not _available(fd):
                 return
             text = self._decoders[fd].decode(os.read(fd, 65536))

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +18,7 @@ from hypothesis import strategies as st
 
 from daytona_kernel.agent import outbox as module
 from daytona_kernel.agent.outbox import Outbox
+from daytona_kernel.agent.streams import Capture, OutStream
 
 from .conftest import Bench
 
@@ -281,3 +288,65 @@ def _with_positions(written: list[tuple[str, str]]) -> list[tuple[dict[str, str]
         elif kind in seen:
             seen[kind] += text
     return messages
+
+
+OURS = ("outbox.py", "interrupts.py", "streams.py", "threading.py")
+
+
+def _interrupted_at(step: int, bench: Bench, produce: Callable[[], None]) -> bool:
+    """Run ``produce`` with a signal before instruction number ``step`` of our code; whether it came to it."""
+    left = step
+
+    def before_instruction(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(
+            ("outbox.py", "interrupts.py", "streams.py", "threading.py")
+        ):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                bench.interrupts._on_signal(signal.SIGINT, frame)
+        return before_instruction
+
+    before = sys.gettrace()
+    with suppress(KeyboardInterrupt), bench.interrupts.raising():
+        sys.settrace(before_instruction)
+        produce()
+    sys.settrace(before)
+    return left < 0
+
+
+@pytest.mark.parametrize("how", ["a first line", "a full buffer", "a flush", "a display"])
+def test_a_signal_at_any_instruction_leaves_the_outbox_at_work(
+    bench: Bench, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event whose ``set()`` is cut off keeps its inner lock: then nobody writes anything, for ever."""
+    monkeypatch.setattr(module, "FLUSH_CHARS", 100)
+    out = bench.outbox
+    stream = OutStream(out, Capture(out), "stdout", 1)
+    produce: dict[str, Callable[[], object]] = {
+        "a first line": lambda: stream.write("line\n"),
+        "a full buffer": lambda: stream.write("x" * 100),
+        "a flush": lambda: (stream.write("line\n"), stream.flush()),
+        "a display": lambda: out.post("display_data", {}),
+    }
+    step = 0
+    while True:
+        out.begin(f"e{step}")
+        met = _interrupted_at(step, bench, lambda: (produce[how](), None)[1])
+        after = threading.Thread(target=lambda: (stream.write("after\n"), stream.flush()), daemon=True)
+        after.start()
+        after.join(10)
+        assert not after.is_alive(), f"nothing goes out after a signal before instruction {step}"
+        out.flush()
+        assert bench.said(f"e{step}")[-1][1].endswith("after\n")
+        out.end()
+        if not met:
+            break
+        os.truncate(out._protocol_fd, 0)
+        os.lseek(out._protocol_fd, 0, os.SEEK_SET)
+        step += 1
+    assert step > 30
