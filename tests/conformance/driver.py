@@ -269,7 +269,8 @@ def kernel_environment(home: Path) -> dict[str, str]:
     for name in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         if f"CONFORMANCE_{name}" in os.environ:
             environment[name] = os.environ[f"CONFORMANCE_{name}"]
-    return environment | {"HOME": str(home), "PWD": str(home)}
+    # `!` runs commands with $SHELL and an error of it names that: not that of whoever runs the tests.
+    return environment | {"HOME": str(home), "PWD": str(home), "SHELL": "/bin/bash"}
 
 
 @contextlib.asynccontextmanager
