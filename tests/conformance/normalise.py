@@ -44,7 +44,7 @@ RULES: list[Rule] = [
         re.compile(rf"{_TIME} ± {_TIME} per loop \(mean ± std. dev. of (\d+) runs?, [\d,]+ loops? each\)"),
         r"<time> ± <time> per loop (mean ± std. dev. of \1 runs, <n> loops each)",
     ),
-    # %timeit and %time on a busy machine: lines about one slow run, and about a compiler that took over 0.1 s.
+    # %timeit and %time on a busy machine: lines about a slow run and a compiler that took over 100 ms
     (re.compile(r"The slowest run took [\d.]+ times longer than the fastest\. [^\n]*\n"), ""),
     (re.compile(rf"(?m)^(?:Compiler time:|Compiler :|Parser   :) {_TIME}\n"), ""),
     (re.compile(r"\bin \d+\.\d{3} seconds\b"), "in <time> seconds"),
