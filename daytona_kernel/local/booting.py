@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class Sandbox:
     def files(self) -> Path:
         """The sandbox's own file system on the host."""
         return self.directory / "fs"
+
+    @property
+    def log_file(self) -> Path:
+        """Where the log of the sandbox's build is."""
+        return self.directory / "build.log"
 
     @property
     def running(self) -> bool:
@@ -136,7 +142,8 @@ class Booter:
         return {
             "sandbox_id": record.id,
             "home_dir": home,
-            "work_dir": home,
+            "work_dir": record.work_dir or home,
+            "entrypoint": shlex.join(record.entrypoint),
             "python": f"{venv}/bin/python",
             "env": env,
             "version": DAEMON_VERSION,

@@ -1,89 +1,50 @@
-"""Sandboxes from a Dockerfile, without Docker.
+"""Sandboxes and snapshots from a Dockerfile, without Docker.
 
-The file's steps are carried out inside a new sandbox: ``RUN`` runs there, ``ENV`` and ``WORKDIR`` are
-remembered, ``FROM python:3.12`` picks an interpreter of the host. What can not be done without root and an
-image (system packages, other base images, ``COPY``) is skipped with a line in the build log, or fails the
-build where the result would be wrong.
+The file's steps are carried out inside a new sandbox: ``RUN`` runs there, ``ENV``, ``WORKDIR``, ``CMD`` and
+``ENTRYPOINT`` are remembered, ``FROM python:3.12`` picks an interpreter of the host, and ``FROM`` the name of
+a snapshot starts from its files. What can not be done without root and an image (system packages, other base
+images, ``COPY``) is skipped with a line in the build log, or fails the build where the result would be wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
+import shlex
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from . import creation
+from .booting import Sandbox, copy_tree
 from .clock import to_iso
-from .errors import bad_request
+from .daemon import DaemonError
+from .dockerfile import INERT, BuildError, parse_dockerfile, parse_env, parse_words, split_root_commands
+from .errors import ApiError, bad_request
+from .operations import tree_gigabytes
 from .python_env import PythonUnusableError, probe_python
+from .records import SandboxRecord
+from .safe_files import remove_tree
+from .snapshots import SnapshotRecord, SnapshotStore
 
 if TYPE_CHECKING:
-    from .booting import Sandbox
     from .sandboxes import SandboxManager
     from .volumes import VolumeStore
 
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 900
-ROOT_COMMAND = re.compile(
-    r"^\s*(sudo\s+)?(apt-get|apt|dpkg|apk|yum|dnf|useradd|groupadd|adduser|usermod)\b|debconf-set"
+NO_FILES = (
+    "the local sandbox server has no object storage that the SDK can reach: images can not take local files; "
+    "upload them into the sandbox instead"
 )
-INERT = frozenset(
-    [
-        "CMD",
-        "ENTRYPOINT",
-        "LABEL",
-        "EXPOSE",
-        "STOPSIGNAL",
-        "HEALTHCHECK",
-        "SHELL",
-        "MAINTAINER",
-        "ONBUILD",
-        "VOLUME",
-        "USER",
-    ]
-)
-
-
-class BuildError(Exception):
-    """A step of the Dockerfile failed; the text names it."""
-
-
-def parse_dockerfile(text: str) -> list[tuple[str, str]]:
-    """Instructions in order, in capitals, with their arguments; continued lines are joined.
-
-    ``BuildError``: if a line is no instruction or the first one is not ``FROM``.
-    """
-    joined = re.sub(r"\\[ \t]*\n", " ", text)
-    steps = []
-    for line in joined.splitlines():
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        word, _, rest = stripped.partition(" ")
-        if not re.match(r"[A-Za-z]+\Z", word):
-            raise BuildError(f"this line of the Dockerfile is no instruction: {stripped[:80]}")
-        steps.append((word.upper(), rest.strip()))
-    if not steps or next(word for word, _ in steps if word != "ARG") != "FROM":
-        raise BuildError("the Dockerfile does not begin with FROM")
-    return steps
-
-
-def parse_env(arguments: str) -> dict[str, str]:
-    """``ENV`` in both forms: ``A=1 B="two words"`` and ``A value``."""
-    pairs = re.findall(r"""([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|'[^']*'|\S*)""", arguments)
-    if not pairs:
-        name, _, value = arguments.partition(" ")
-        return {name: value.strip()} if name else {}
-    return {name: value[1:-1] if value[:1] in "\"'" and len(value) > 1 else value for name, value in pairs}
 
 
 async def python_for_image(image: str) -> tuple[str, str]:
@@ -111,150 +72,310 @@ def _candidates(version: str) -> list[str]:
     return [candidate for candidate in found if candidate]
 
 
+class BuildLog:
+    """The log of one build, in a file that may be read while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._grown = asyncio.Event()
+        self.closed = False
+
+    def say(self, line: str) -> None:
+        """Add one line, or several."""
+        with self._path.open("a") as stream:
+            stream.write(line.rstrip("\n") + "\n")
+        self._wake()
+
+    def close(self) -> None:
+        """The build has ended."""
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let every reader look again; each waits on the event that was current when it last looked."""
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def read(self, *, follow: bool) -> AsyncIterator[bytes]:
+        """What is there; with `follow` also what comes, until the build ends."""
+        offset = 0
+        while True:
+            grown, closed = self._grown, self.closed
+            data = await asyncio.to_thread(read_from, self._path, offset)
+            offset += len(data)
+            if data:
+                yield data
+            if closed or not follow:
+                return
+            await grown.wait()
+
+
+def read_from(path: Path, offset: int) -> bytes:
+    """A file's bytes from `offset` on; none if there is no file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read()
+    return b""
+
+
+def build_info(body: dict[str, Any], reference: str, now: float) -> dict[str, Any] | None:
+    """The ``BuildInfo`` of a creation request. ``ApiError`` 400: it is malformed or needs local files."""
+    info = body.get("buildInfo")
+    if info is None:
+        return None
+    if not isinstance(info, dict) or not isinstance(info.get("dockerfileContent"), str):
+        raise bad_request("buildInfo must have dockerfileContent")
+    if info.get("contextHashes"):
+        raise bad_request(NO_FILES)
+    return {
+        "dockerfileContent": info["dockerfileContent"],
+        "contextHashes": [],
+        "createdAt": to_iso(now),
+        "updatedAt": to_iso(now),
+        "snapshotRef": f"local-build-{reference}",
+    }
+
+
 class BuildRunner:
     """Builds under way and their logs."""
 
-    def __init__(self, manager: SandboxManager, volumes: VolumeStore) -> None:
+    def __init__(self, manager: SandboxManager, volumes: VolumeStore, snapshots: SnapshotStore) -> None:
         self._manager = manager
         self._volumes = volumes
-        self._grown: dict[str, asyncio.Event] = {}
+        self._snapshots = snapshots
+        self._logs: dict[str, BuildLog] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Break off the builds of snapshots; those of sandboxes end with their sandboxes."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def follow(self, identity: str, path: Path, *, follow: bool) -> AsyncIterator[bytes]:
+        """A build's log by the id of its sandbox or snapshot; with `follow` until the build ends."""
+        build_log = self._logs.get(identity)
+        if build_log is None:
+            build_log = BuildLog(path)
+            build_log.close()
+        return build_log.read(follow=follow)
+
+    # -- sandboxes ------------------------------------------------------------------------------------------
 
     async def create(self, body: dict[str, Any]) -> Sandbox:
         """``POST /sandbox`` with ``buildInfo``: answers at once, in ``pending_build``."""
         manager = self._manager
-        info = body.get("buildInfo")
-        if not isinstance(info, dict) or not isinstance(info.get("dockerfileContent"), str):
-            raise bad_request("buildInfo must have dockerfileContent")
-        if info.get("contextHashes"):
-            raise bad_request(
-                "the local sandbox server has no object storage: images can not take local files"
-            )
         now = manager.clock.now()
         record = creation.new_record(body, str(uuid.uuid4()), now)
+        record.build_info = build_info(body, record.id, now)
         creation.apply_resources(record, body)
         record.volumes = self._volumes.checked(body.get("volumes"))
         manager.check_isolation_needs(record)
         record.isolation = manager.isolation.name
-        record.build_info = {
-            "dockerfileContent": info["dockerfileContent"],
-            "contextHashes": [],
-            "createdAt": to_iso(now),
-            "updatedAt": to_iso(now),
-            "snapshotRef": f"local-build-{record.id}",
-        }
         record.state = "pending_build"
         manager.reserve_name(record.name, record.id)
         sandbox = manager.adopt(record)
         manager.announce(sandbox)
-        manager.begin(sandbox, self._run(sandbox))
+        manager.begin(sandbox, self._build_sandbox(sandbox))
         return sandbox
 
-    def log_file(self, sandbox: Sandbox) -> Path:
-        """Where the log of a sandbox's build is."""
-        return sandbox.directory / "build.log"
-
-    def _say(self, sandbox: Sandbox, line: str) -> None:
-        with self.log_file(sandbox).open("a") as stream:
-            stream.write(line.rstrip("\n") + "\n")
-        event = self._grown.get(sandbox.record.id)
-        if event is not None:
-            event.set()
-
-    async def _run(self, sandbox: Sandbox) -> None:
+    async def _build_sandbox(self, sandbox: Sandbox) -> None:
         manager, record = self._manager, sandbox.record
         assert record.build_info is not None
         await asyncio.sleep(0)  # lets the first answer go out as pending_build
         manager.set_state(sandbox, "building_snapshot")
-        try:
-            steps = parse_dockerfile(record.build_info["dockerfileContent"])
-            await self._carry_out(sandbox, steps)
-        except BuildError as exc:
-            self._say(sandbox, f"ERROR: {exc}")
-            await manager.halt(sandbox, 0)
-            manager.set_state(sandbox, "build_failed", reason=str(exc))
-            return
-        finally:
-            self._finish(sandbox)
+        given = dict(record.env)
+        with self._open_log(record.id, sandbox.log_file) as build_log:
+            try:
+                await self._carry_out(sandbox, record.build_info["dockerfileContent"], build_log)
+            except BuildError as exc:
+                build_log.say(f"ERROR: {exc}")
+                await manager.halt(sandbox, 0)
+                manager.set_state(sandbox, "build_failed", reason=str(exc))
+                return
+        record.env = {**record.env, **given}
         manager.set_state(sandbox, "creating")
         await manager.boot(sandbox)
 
-    def _finish(self, sandbox: Sandbox) -> None:
-        event = self._grown.pop(sandbox.record.id, None)
-        if event is not None:
-            event.set()
+    @contextlib.contextmanager
+    def _open_log(self, identity: str, path: Path) -> Any:
+        build_log = self._logs[identity] = BuildLog(path)
+        try:
+            yield build_log
+        finally:
+            build_log.close()
+            self._logs.pop(identity, None)
 
-    async def _carry_out(self, sandbox: Sandbox, steps: list[tuple[str, str]]) -> None:
+    # -- snapshots ------------------------------------------------------------------------------------------
+
+    def create_snapshot(self, body: dict[str, Any], image: str) -> SnapshotRecord:
+        """``POST /snapshots`` with ``buildInfo``, or with the name of an image: answers in ``building``."""
+        now = self._manager.clock.now()
+        info = build_info(body, creation.optional_text(body, "name") or "", now)
+        dockerfile = info["dockerfileContent"] if info else f"FROM {image}\n"
+        workshop = SandboxRecord(
+            id=str(uuid.uuid4()), name="", created_at=now, updated_at=now, last_activity_at=now
+        )
+        creation.apply_resources(workshop, body)
+        record = self._snapshots.add(
+            creation.optional_text(body, "name") or "",
+            now,
+            state="building",
+            image_name=image,
+            build_info=info,
+            has_files=True,
+            entrypoint=creation.words(body, "entrypoint"),
+            cpu=workshop.cpu,
+            memory=workshop.memory,
+            disk=workshop.disk,
+        )
+        task = asyncio.create_task(self._build_snapshot(record, workshop, dockerfile))
+        self._tasks[record.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(record.id, None))
+        return record
+
+    async def wait(self, identity: str) -> None:
+        """Until the build of a snapshot has ended; at once if there is none."""
+        task = self._tasks.get(identity)
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def cancel_snapshot(self, identity: str) -> None:
+        """Break off the build of a snapshot, if it is being built."""
+        task = self._tasks.get(identity)
+        if task is not None:
+            task.cancel()
+        await self.wait(identity)
+
+    async def _build_snapshot(self, record: SnapshotRecord, workshop: SandboxRecord, dockerfile: str) -> None:
+        sandbox = self._manager.workshop(workshop)
+        state, reason = "build_failed", "the build was broken off"
+        try:
+            with self._open_log(record.id, self._snapshots.log_file(record)) as build_log:
+                try:
+                    await self._carry_out(sandbox, dockerfile, build_log)
+                    await asyncio.to_thread(self._snapshots.take_files, record, sandbox.files)
+                    state, reason = "active", ""
+                except (ApiError, BuildError, DaemonError, PythonUnusableError, OSError) as exc:
+                    reason = str(exc)
+                    build_log.say(f"ERROR: {exc}")
+            record.size = await asyncio.to_thread(tree_gigabytes, self._snapshots.files(record))
+        except Exception as exc:
+            log.exception("building snapshot %s failed", record.id)
+            state, reason = "build_failed", f"internal error of the local server: {exc!r}"
+        finally:
+            record.state, record.error_reason = state, reason or None
+            record.env, record.python, record.work_dir = workshop.env, workshop.python, workshop.work_dir
+            record.entrypoint = record.entrypoint or workshop.entrypoint
+            record.updated_at = self._manager.clock.now()
+            self._snapshots.save(record)
+            await self._manager.halt(sandbox, 0)
+            await asyncio.to_thread(remove_tree, sandbox.directory)
+
+    # -- the steps ------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, sandbox: Sandbox, dockerfile: str, build_log: BuildLog) -> None:
+        """Build in a sandbox, which is halted afterwards. ``BuildError``: a step failed."""
         manager, record = self._manager, sandbox.record
+        steps = parse_dockerfile(dockerfile)
         base = next(arguments for word, arguments in steps if word == "FROM").split()[0]
-        record.python, remark = await python_for_image(base)
-        self._say(sandbox, f"Step 1/{len(steps)} : FROM {base}\n ---> {remark}")
+        remark = await self._start_from(sandbox, base)
+        build_log.say(f"Step 1/{len(steps)} : FROM {base}\n ---> {remark}")
         socket = await manager.boot_for_build(sandbox)
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(socket)) as session:
-            await self._run_steps(sandbox, session, steps)
+            build = _Build(record, session, build_log)
+            for number, (word, arguments) in enumerate(steps[1:], start=2):
+                build_log.say(f"Step {number}/{len(steps)} : {word} {arguments}")
+                await build.step(word, arguments)
+        record.entrypoint = [*build.entrypoint, *build.command]
         await manager.halt(sandbox)
-        self._say(sandbox, "Successfully built")
+        build_log.say("Successfully built")
 
-    async def _run_steps(
-        self, sandbox: Sandbox, session: aiohttp.ClientSession, steps: list[tuple[str, str]]
-    ) -> None:
-        record, directory = sandbox.record, ""
-        for number, (word, arguments) in enumerate(steps[1:], start=2):
-            self._say(sandbox, f"Step {number}/{len(steps)} : {word} {arguments}")
-            if word == "RUN":
-                await self._run_step(sandbox, session, arguments, directory)
-            elif word == "ENV":
-                record.env = {**parse_env(arguments), **record.env}
-            elif word == "WORKDIR":
-                directory = arguments
-                await self._run_step(sandbox, session, f"mkdir -p {arguments}", "")
-            elif word in ("COPY", "ADD", "FROM"):
-                raise BuildError(f"{word} is not supported by the local sandbox server: {arguments}")
-            elif word not in INERT and word != "ARG":
-                raise BuildError(f"unknown instruction: {word}")
+    async def _start_from(self, sandbox: Sandbox, base: str) -> str:
+        """Give a new sandbox what its base image has; the remark for the log."""
+        record = sandbox.record
+        known = self._snapshots.get(base)
+        if known is None:
+            record.python, remark = await python_for_image(base)
+            return remark
+        if known.state != "active":
+            raise BuildError(f"snapshot {base} is {known.state}")
+        record.python, record.bare, record.work_dir = known.python, known.bare, known.work_dir
+        record.env = {**known.env, **record.env}
+        if known.has_files:
+            await copy_tree(self._snapshots.files(known), sandbox.files)
+        return f"snapshot {base} of this server"
 
-    async def _run_step(
-        self, sandbox: Sandbox, session: aiohttp.ClientSession, command: str, directory: str
-    ) -> None:
-        parts = [part.strip() for part in command.split("&&")]
-        kept = [part for part in parts if not ROOT_COMMAND.match(part)]
-        if len(kept) < len(parts):
-            self._say(sandbox, " ---> skipped, needs root: " + " && ".join(p for p in parts if p not in kept))
+
+class _Build:
+    """The steps after ``FROM``, in a sandbox whose daemon answers on a socket."""
+
+    def __init__(self, record: SandboxRecord, session: aiohttp.ClientSession, build_log: BuildLog) -> None:
+        self._record = record
+        self._session = session
+        self._log = build_log
+        self.entrypoint: list[str] = []
+        self.command: list[str] = []
+
+    async def step(self, word: str, arguments: str) -> None:
+        """Carry one instruction out. ``BuildError``: it fails, or is not possible here."""
+        handlers: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
+            "RUN": self._run,
+            "ENV": self._env,
+            "WORKDIR": self._workdir,
+            "CMD": self._cmd,
+            "ENTRYPOINT": self._entrypoint,
+        }
+        if word in handlers:
+            await handlers[word](arguments)
+        elif word in ("COPY", "ADD", "FROM"):
+            raise BuildError(f"{word} is not supported by the local sandbox server: {arguments}")
+        elif word not in INERT:
+            raise BuildError(f"unknown instruction: {word}")
+
+    async def _env(self, arguments: str) -> None:
+        self._record.env = {**self._record.env, **parse_env(arguments)}
+
+    async def _cmd(self, arguments: str) -> None:
+        self.command = parse_words(arguments)
+
+    async def _entrypoint(self, arguments: str) -> None:
+        self.entrypoint, self.command = parse_words(arguments), []
+
+    async def _workdir(self, arguments: str) -> None:
+        path = shlex.quote(arguments.strip("\"'"))
+        code, text = await self._execute(f"mkdir -p {path} && cd {path} && pwd")
+        if code != 0:
+            raise BuildError(f"WORKDIR {arguments[:200]} can not be made: {text.strip()[-300:]}")
+        self._record.work_dir = text.splitlines()[-1]
+
+    async def _run(self, command: str) -> None:
+        if command.startswith("["):
+            command = shlex.join(parse_words(command))
+        kept, needs_root = split_root_commands(command)
+        if needs_root:
+            self._log.say(" ---> skipped, needs root: " + " && ".join(needs_root))
         if not kept:
             return
-        body: dict[str, Any] = {
-            "command": " && ".join(kept),
-            "timeout": STEP_SECONDS,
-            "envs": sandbox.record.env,
-        }
-        if directory:
-            body["cwd"] = directory
-        unlimited = aiohttp.ClientTimeout(total=None)
-        async with session.post("http://daemon/process/execute", json=body, timeout=unlimited) as answer:
-            result = await answer.json()
-        text = str(result.get("result") or result.get("message") or "")
+        code, text = await self._execute(" && ".join(kept))
         if text:
-            self._say(sandbox, text)
-        if result.get("exitCode") != 0:
-            raise BuildError(
-                f"RUN {command[:200]} ended with {result.get('exitCode')}: {text.strip()[-300:]}"
-            )
+            self._log.say(text)
+        if code != 0:
+            raise BuildError(f"RUN {command[:200]} ended with {code}: {text.strip()[-300:]}")
 
-    async def follow(self, sandbox: Sandbox, *, follow: bool) -> AsyncIterator[bytes]:
-        """The build's log; with `follow` until the build ends."""
-        path = self.log_file(sandbox)
-        offset = 0
-        while True:
-            building = sandbox.record.state in ("pending_build", "building_snapshot")
-            event = self._grown.setdefault(sandbox.record.id, asyncio.Event()) if building else None
-            if event is not None:
-                event.clear()
-            if path.exists():
-                with path.open("rb") as stream:
-                    stream.seek(offset)
-                    data = stream.read()
-                offset += len(data)
-                if data:
-                    yield data
-            if event is None or not follow:
-                return
-            await event.wait()
+    async def _execute(self, command: str) -> tuple[Any, str]:
+        """Exit code and output of a shell command in the sandbox, in the work directory so far."""
+        body: dict[str, Any] = {
+            "command": command,
+            "timeout": STEP_SECONDS,
+            "envs": self._record.env,
+        }
+        if self._record.work_dir:
+            body["cwd"] = self._record.work_dir
+        unlimited = aiohttp.ClientTimeout(total=None)
+        async with self._session.post(
+            "http://daemon/process/execute", json=body, timeout=unlimited
+        ) as answer:
+            result = await answer.json()
+        return result.get("exitCode"), str(result.get("result") or result.get("message") or "").rstrip("\n")

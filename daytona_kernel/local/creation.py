@@ -54,6 +54,14 @@ def optional_text(body: dict[str, Any], name: str) -> str | None:
     return value or None
 
 
+def words(body: dict[str, Any], name: str) -> list[str] | None:
+    """An optional array of strings of the body; empty counts as absent."""
+    value = body.get(name)
+    if value is not None and not (isinstance(value, list) and all(isinstance(word, str) for word in value)):
+        raise bad_request(f"{name} must be an array of strings")
+    return value or None
+
+
 def check_labels(labels: dict[str, str]) -> dict[str, str]:
     """Labels that clients can parse: the SDK refuses a sandbox whose language label it does not know."""
     if labels.get(LANGUAGE_LABEL, "") not in LANGUAGES:

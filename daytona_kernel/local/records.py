@@ -93,6 +93,10 @@ class SandboxRecord:
     """Whether the Python environment has nothing of the host's packages."""
     auth_token: str = field(default_factory=new_token)
     signing_key: str = field(default_factory=new_token)
+    work_dir: str = ""
+    """Where commands start, as the sandbox sees it; empty: its home."""
+    entrypoint: list[str] = field(default_factory=list)
+    """What runs as the session ``entrypoint`` from each start on; empty: nothing."""
     parent_id: str | None = None
     linked_sandbox: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from . import creation
+from .builds import NO_FILES
 from .clock import from_iso, to_iso
 from .control import answer, found, json_body
 from .errors import ApiError, bad_request, not_found
 from .records import DAEMON_VERSION
-from .snapshots import DEFAULT_SNAPSHOT
+from .snapshots import DEFAULT_SNAPSHOT, PYTHON_PREFIX
 from .state import STATE
 
 
@@ -50,26 +52,24 @@ async def get_snapshot(request: web.Request) -> web.Response:
 
 
 async def create_snapshot(request: web.Request) -> web.Response:
-    """``POST /snapshots``: another name and other resources for a snapshot; images can not be built here."""
+    """``POST /snapshots``: built from an image, or another name and other resources for a snapshot."""
     state = request.app[STATE]
     body = await json_body(request)
     name = creation.optional_text(body, "name") or ""
-    if body.get("buildInfo") is not None:
-        raise bad_request(
-            "the local sandbox server builds images for sandboxes only; create a sandbox from the image, "
-            "then make a snapshot of it"
-        )
     image = creation.optional_text(body, "imageName") or ""
-    base = state.snapshots.for_creation(image, state.manager.clock.now()) if image else None
-    if base is None:
-        raise bad_request("imageName is required: a snapshot of this server, or python:PATH")
+    if body.get("buildInfo") is None and not image:
+        raise bad_request("imageName or buildInfo is required")
+    known = image.startswith(f"{PYTHON_PREFIX}/") or state.snapshots.get(image) is not None
+    base = state.snapshots.for_creation(image, state.manager.clock.now()) if known else None
+    if body.get("buildInfo") is not None or base is None or base.has_files:
+        return web.json_response(state.builds.create_snapshot(body, image).dto())
     record = state.snapshots.add(
         name,
         state.manager.clock.now(),
         image_name=image,
         python=base.python,
         bare=base.bare,
-        entrypoint=body.get("entrypoint"),
+        entrypoint=creation.words(body, "entrypoint"),
         cpu=creation.integer(body, "cpu", 1, base.cpu),
         memory=creation.integer(body, "memory", 1, base.memory),
         disk=creation.integer(body, "disk", 1, base.disk),
@@ -79,7 +79,10 @@ async def create_snapshot(request: web.Request) -> web.Response:
 
 async def delete_snapshot(request: web.Request) -> web.Response:
     """``DELETE /snapshots/{id}``."""
-    await request.app[STATE].snapshots.remove(request.match_info["id"])
+    state = request.app[STATE]
+    record = state.snapshots.find(request.match_info["id"])
+    await state.builds.cancel_snapshot(record.id)
+    await state.snapshots.remove(record.id)
     return web.Response(status=200)
 
 
@@ -98,10 +101,11 @@ async def snapshot_log_url(request: web.Request) -> web.Response:
     return web.json_response({"url": f"{state.base_url()}/snapshots/{record.id}/build-logs"})
 
 
-async def snapshot_log(request: web.Request) -> web.Response:
-    """``GET /snapshots/{id}/build-logs``: snapshots are not built here, so there is little to say."""
-    record = request.app[STATE].snapshots.find(request.match_info["id"])
-    return web.Response(text=f"snapshot {record.name} was not built from an image\n")
+async def snapshot_log(request: web.Request) -> web.StreamResponse:
+    """``GET /snapshots/{id}/build-logs?follow=``: streams until the build ends."""
+    state = request.app[STATE]
+    record = state.snapshots.find(request.match_info["id"])
+    return await stream_log(request, record.id, state.snapshots.log_file(record))
 
 
 # -- build logs of sandboxes
@@ -116,10 +120,16 @@ async def build_log_url(request: web.Request) -> web.Response:
 
 async def build_log(request: web.Request) -> web.StreamResponse:
     """``GET /sandboxes/{id}/build-logs?follow=``: streams until the build ends."""
-    state, sandbox = found(request)
+    _, sandbox = found(request)
+    return await stream_log(request, sandbox.record.id, sandbox.log_file)
+
+
+async def stream_log(request: web.Request, identity: str, path: Path) -> web.StreamResponse:
+    """Answer with a build's log, as it grows if the request says ``follow``."""
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     await response.prepare(request)
-    async for chunk in state.builds.follow(sandbox, follow=request.query.get("follow") == "true"):
+    follow = request.query.get("follow") == "true"
+    async for chunk in request.app[STATE].builds.follow(identity, path, follow=follow):
         await response.write(chunk)
     await response.write_eof()
     return response
@@ -254,7 +264,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def push_access(request: web.Request) -> web.Response:
     """``GET /object-storage/push-access``."""
-    raise ApiError(503, "the local sandbox server has no object storage: images can not take local files")
+    raise ApiError(503, NO_FILES)
 
 
 async def warm_pools(request: web.Request) -> web.Response:

@@ -273,6 +273,8 @@ class SandboxManager:
         record.snapshot = snapshot.name
         record.cpu, record.memory, record.disk = snapshot.cpu, snapshot.memory, snapshot.disk
         record.python, record.bare = snapshot.python, snapshot.bare
+        record.work_dir, record.entrypoint = snapshot.work_dir, snapshot.entrypoint or []
+        record.env = {**snapshot.env, **record.env}
         record.isolation = self.isolation.name
 
     def _spare_suits(self, record: SandboxRecord, snapshot: SnapshotRecord) -> bool:
@@ -303,6 +305,16 @@ class SandboxManager:
             record.auto_destroy_at = record.created_at + self.clock.minutes(record.ttl_minutes)
         self._sandboxes[record.id] = sandbox
         self.save(sandbox)
+        return sandbox
+
+    def workshop(self, record: SandboxRecord) -> Sandbox:
+        """A sandbox outside the books, in which a snapshot is built. Its maker halts and removes it.
+
+        If the server dies first, the next one removes it, as it does with every directory without a record.
+        """
+        record.isolation = self.isolation.name
+        sandbox = Sandbox(record, self._directory / record.id)
+        sandbox.directory.mkdir(exist_ok=True, mode=0o700)
         return sandbox
 
     def _announce(self, sandbox: Sandbox) -> None:

@@ -214,7 +214,7 @@ class LocalServer:
             volumes=volumes,
             secrets=store,
             events=events,
-            builds=BuildRunner(manager, volumes),
+            builds=BuildRunner(manager, volumes, snapshots),
             ssh=SshAccessStore(clock),
             previews=SignedPreviews(clock),
         )
@@ -283,6 +283,7 @@ class LocalServer:
             self.options.paths.server_file.unlink(missing_ok=True)
         if self._state is not None:
             await self._state.events.close()
+            await self._state.builds.close()
             await self._state.manager.close()
         if self._runner is not None:
             await self._runner.cleanup()

@@ -1,8 +1,9 @@
 """Snapshots: what new sandboxes are made from.
 
 Built in and general: ``local-python`` (the host's Python with its packages), ``local-python-bare`` (the same
-Python without them). A name ``python:PATH`` stands for an interpreter of the host. Everything else was made
-from a sandbox (a copy of its files) or registered under a name by ``POST /snapshots``.
+Python without them), and ``daytona-small``, ``-medium`` and ``-large`` (``local-python`` in the service's
+sizes). A name ``python:PATH`` stands for an interpreter of the host. Everything else was made from a sandbox
+(a copy of its files), built from an image, or registered under a name by ``POST /snapshots``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from .records import ORGANIZATION_ID
 DEFAULT_SNAPSHOT = "local-python"
 BARE_SNAPSHOT = "local-python-bare"
 PYTHON_PREFIX = "python:"
+
+GENERAL_SNAPSHOTS = {
+    DEFAULT_SNAPSHOT: (2, 4, 10),
+    BARE_SNAPSHOT: (2, 4, 10),
+    "daytona-small": (1, 1, 3),
+    "daytona-medium": (2, 4, 8),
+    "daytona-large": (4, 8, 10),
+}
+"""CPUs, memory and disk (GiB) of what is there from the start. The service's own sizes go by its names."""
 
 
 @dataclass
@@ -49,7 +59,20 @@ class SnapshotRecord:
     has_files: bool = False
     size: float | None = None
     build_info: dict[str, Any] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment that sandboxes made from it get, below what their own creation says."""
+    work_dir: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> SnapshotRecord:
+        """Read a record; fields of a newer version are dropped.
+
+        ``ValueError``, ``TypeError``: if the file is damaged. ``OSError``: if it can not be read.
+        """
+        data = json.loads(path.read_text())
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
 
     def dto(self) -> dict[str, Any]:
         """The ``SnapshotDto`` of the API."""
@@ -84,21 +107,33 @@ class SnapshotStore:
 
     def __init__(self, directory: Path, started: float, default_bare: bool) -> None:
         self._directory = directory
-        general = {"created_at": started, "updated_at": started, "general": True}
-        self._records: dict[str, SnapshotRecord] = {
-            name: SnapshotRecord(id=name, name=name, bare=bare, image_name=name, **general)  # type: ignore[arg-type]
-            for name, bare in ((DEFAULT_SNAPSHOT, default_bare), (BARE_SNAPSHOT, True))
-        }
+        self._records: dict[str, SnapshotRecord] = {}
+        for name, (cpu, memory, disk) in GENERAL_SNAPSHOTS.items():
+            self._records[name] = SnapshotRecord(
+                id=name,
+                name=name,
+                created_at=started,
+                updated_at=started,
+                general=True,
+                cpu=cpu,
+                memory=memory,
+                disk=disk,
+                image_name=name,
+                bare=default_bare or name == BARE_SNAPSHOT,
+            )
 
     def load(self) -> None:
         """Read what earlier servers left; directories without a whole record are removed."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for entry in self._directory.iterdir():
             try:
-                record = SnapshotRecord(**json.loads((entry / "snapshot.json").read_text()))
+                record = SnapshotRecord.load(entry / "snapshot.json")
             except (OSError, ValueError, TypeError):
                 shutil.rmtree(entry, ignore_errors=True)
                 continue
+            if record.state in ("building", "snapshotting"):
+                record.state, record.error_reason = "build_failed", "the server ended during the build"
+                self.save(record)
             self._records[record.id] = record
 
     def all(self) -> list[SnapshotRecord]:
@@ -109,14 +144,26 @@ class SnapshotStore:
         """Where a snapshot's copy of a file system is."""
         return self._directory / record.id / "files"
 
-    def find(self, id_or_name: str) -> SnapshotRecord:
-        """Look up by id, then by name. ``ApiError`` 404."""
+    def log_file(self, record: SnapshotRecord) -> Path:
+        """Where the log of a snapshot's build is."""
+        return self._directory / record.id / "build.log"
+
+    def take_files(self, record: SnapshotRecord, source: Path) -> None:
+        """Make a directory tree of the same file system the snapshot's files. ``OSError``: it can not be."""
+        os.replace(source, self.files(record))
+
+    def get(self, id_or_name: str) -> SnapshotRecord | None:
+        """Look up by id, then by name."""
         if id_or_name in self._records:
             return self._records[id_or_name]
-        for record in self._records.values():
-            if record.name == id_or_name:
-                return record
-        raise not_found("Snapshot", id_or_name)
+        return next((record for record in self._records.values() if record.name == id_or_name), None)
+
+    def find(self, id_or_name: str) -> SnapshotRecord:
+        """Look up by id, then by name. ``ApiError`` 404."""
+        record = self.get(id_or_name)
+        if record is None:
+            raise not_found("Snapshot", id_or_name)
+        return record
 
     def for_creation(self, name: str | None, now: float) -> SnapshotRecord:
         """The snapshot of a new sandbox. ``ApiError`` 400: unknown or not active."""

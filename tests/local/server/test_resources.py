@@ -9,7 +9,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from daytona_kernel.local.builds import BuildError, parse_dockerfile, parse_env
+from daytona_kernel.local.dockerfile import (
+    BuildError,
+    parse_dockerfile,
+    parse_env,
+    parse_words,
+    split_root_commands,
+)
 from daytona_kernel.local.errors import ApiError
 from daytona_kernel.local.toolbox_proxy import file_signature
 from daytona_kernel.local.volumes import make_subpath
@@ -68,7 +74,6 @@ async def test_named_snapshot_has_its_own_resources(running: Running) -> None:
     assert (await running.call("POST", f"{path}/deactivate"))[0] == 204
     assert (await running.call("POST", "/sandbox", {"snapshot": "small"}))[0] == 400
     assert (await running.call("POST", f"{path}/activate"))[1]["state"] == "active"
-    assert (await running.call("POST", "/snapshots", {"name": "x", "imageName": "alpine:3"}))[0] == 400
     assert (await running.call("POST", "/snapshots", {"name": "x"}))[0] == 400
 
 
@@ -238,7 +243,7 @@ async def test_image_is_built_inside_the_sandbox_with_a_log(running: Running) ->
     assert "skipped, needs root: apt-get update" in log
     assert log.rstrip().endswith("Successfully built")
     await wait_for_state(running, made["id"], "started")
-    assert await running.run(made, "cat work/built.txt; echo $GREETING") == (0, "built\nhello there\n")
+    assert await running.run(made, "cat built.txt; echo $GREETING") == (0, "built\nhello there\n")
     await running.delete(made)
 
 
@@ -260,6 +265,78 @@ async def test_failed_build_says_why(running: Running, text: str, word: str) -> 
     await running.delete(made)
 
 
+async def built_snapshot(running: Running, name: str, steps: str) -> tuple[dict[str, Any], str]:
+    """Build a snapshot; how it is then, and the log."""
+    body = {"name": name, "buildInfo": {"dockerfileContent": steps}, "cpu": 1}
+    status, made = await running.call("POST", "/snapshots", body)
+    assert (status, made["state"]) == (200, "building"), made
+    _, where = await running.call("GET", f"/snapshots/{made['id']}/build-logs-url")
+    async with running.http.get(where["url"], params={"follow": "true"}) as answer:
+        log = await answer.text()
+    await running.server.state.builds.wait(made["id"])
+    return (await running.call("GET", f"/snapshots/{made['id']}"))[1], log
+
+
+async def test_snapshot_built_from_an_image_gives_sandboxes_what_its_steps_made(running: Running) -> None:
+    """Files, environment, work directory, entrypoint and resources; again as the base of another image."""
+    steps = DOCKERFILE.replace('CMD ["bash"]', 'ENTRYPOINT ["sh", "-c", "echo $GREETING from $PWD"]')
+    made, log = await built_snapshot(running, "image", steps)
+    assert (made["state"], made["cpu"], made["errorReason"]) == ("active", 1, None), log
+    assert log.rstrip().endswith("Successfully built")
+    box = await running.create(snapshot="image", env={"OTHER": "mine"})
+    work_dir = running.manager.find(box["id"]).record.work_dir
+    assert work_dir.endswith("/work")
+    shown = await running.run(box, "pwd; cat built.txt; echo $GREETING $OTHER")
+    assert shown == (0, f"{work_dir}\nbuilt\nhello there mine\n")
+    url = f"{running.base}/toolbox/{box['id']}/process/session/entrypoint/logs?follow=true"
+    async with running.http.ws_connect(url) as logs:
+        said = b"".join([message.data async for message in logs])
+    assert f"hello there from {work_dir}\n".encode() in said
+    await running.delete(box)
+    again, log = await built_snapshot(running, "again", "FROM image\nRUN cat built.txt")
+    assert again["state"] == "active", log
+    for snapshot in (made, again):
+        assert (await running.call("DELETE", f"/snapshots/{snapshot['id']}"))[0] == 200
+        assert not (running.server.options.paths.state_dir / "snapshots" / snapshot["id"]).exists()
+
+
+async def test_snapshot_whose_build_fails_says_why_and_leaves_no_sandbox_behind(running: Running) -> None:
+    """build_failed with the step, in the log too; no sandbox is made from it; its workshop is gone."""
+    made, log = await built_snapshot(running, "bad", "FROM python:3.11\nRUN exit 4")
+    assert made["state"] == "build_failed"
+    assert "ended with 4" in made["errorReason"]
+    assert "ERROR: RUN exit 4" in log
+    assert (await running.call("POST", "/sandbox", {"snapshot": "bad"}))[0] == 400
+    known = {sandbox.record.id for sandbox in running.manager}
+    left = {path.name for path in running.server.options.paths.state_dir.glob("sandboxes/*")}
+    assert not left - known - set(running.manager.pool.ids)
+    assert (await running.call("DELETE", f"/snapshots/{made['id']}"))[0] == 200
+
+
+async def test_snapshot_can_be_deleted_while_it_is_built(running: Running) -> None:
+    """The build is broken off, with its processes, and its log ends."""
+    body = {"name": "slow", "buildInfo": {"dockerfileContent": "FROM python:3.11\nRUN sleep 1000"}}
+    _, made = await running.call("POST", "/snapshots", body)
+    _, where = await running.call("GET", f"/snapshots/{made['id']}/build-logs-url")
+    async with running.http.get(where["url"], params={"follow": "true"}) as answer:
+        assert b"Step 1/2" in await answer.content.readany()
+        assert (await running.call("DELETE", f"/snapshots/{made['id']}"))[0] == 200
+        await answer.read()
+    assert (await running.call("GET", "/snapshots/slow"))[0] == 404
+
+
+async def test_snapshot_of_a_build_that_a_server_did_not_finish_has_failed(running: Running) -> None:
+    """Read again, it says that it failed and why."""
+    made, _ = await built_snapshot(running, "unfinished", "FROM python:3.11")
+    snapshots = running.server.state.snapshots
+    record = snapshots.find(made["id"])
+    record.state = "building"
+    snapshots.save(record)
+    snapshots.load()
+    _, seen = await running.call("GET", "/snapshots/unfinished")
+    assert (seen["state"], seen["errorReason"]) == ("build_failed", "the server ended during the build")
+
+
 async def test_dockerfile_is_read_as_docker_does() -> None:
     """Comments, continued lines, lower case; ENV in both forms."""
     steps = parse_dockerfile("# c\nARG X=1\nfrom a\nRUN one && \\\n  two\n\nenv A=1")
@@ -267,8 +344,17 @@ async def test_dockerfile_is_read_as_docker_does() -> None:
     assert steps[2][1].split() == ["one", "&&", "two"]
     assert parse_env("A=1 B='x y' C=\"z\"") == {"A": "1", "B": "x y", "C": "z"}
     assert parse_env("A some words") == {"A": "some words"}
+    assert parse_words('["a", "b c"]') == ["a", "b c"]
+    assert parse_words("a | b") == ["/bin/sh", "-c", "a | b"]
+    assert split_root_commands("apt-get update && mkdir x && sudo apt install y") == (
+        ["mkdir x"],
+        ["apt-get update", "sudo apt install y"],
+    )
+    for wrong in ("FROM a\n!x y", "# nothing", "RUN x"):
+        with pytest.raises(BuildError):
+            parse_dockerfile(wrong)
     with pytest.raises(BuildError):
-        parse_dockerfile("FROM a\n!x y")
+        parse_words("[1]")
 
 
 # -- the rest ------------------------------------------------------------------------------------------------
