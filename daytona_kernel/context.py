@@ -104,6 +104,22 @@ class ContextStarter:
             hint="The sandbox needs Python 3.10 or later as python3; try another snapshot or image.",
         )
 
+    async def join(self, toolbox: Toolbox, context_id: str, execution_count: int = 1) -> Started:
+        """The agent in a context that is there already, whoever made it; ``default`` is that of plain clients.
+
+        The context stays, whatever becomes of this. Raises :class:`SandboxError` if no agent answers there.
+        """
+        link = Link(toolbox, context_id)
+        try:
+            return await self._bootstrap(link, self._capture, execution_count)
+        except BaseException as exc:
+            await link.close()
+            if isinstance(exc, (ContextLost, asyncio.TimeoutError, SandboxProtocolError)):
+                raise SandboxError(
+                    f"The context {context_id} does not answer.", hint="Its Python is busy, or has died."
+                ) from exc
+            raise
+
     async def _create_context(self, toolbox: Toolbox) -> str:
         for attempt in range(CREATE_ATTEMPTS):
             try:

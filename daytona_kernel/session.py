@@ -93,6 +93,8 @@ class Session(LoopThread):
         self.left_behind = ""
         """The context of a kernel that was killed, which is still there."""
         self._starter = ContextStarter(self.name, self._show_status)
+        self._own: set[str] = set()
+        """The contexts that are ours to end: the one in use, unless it is shared, and those kept aside."""
         self._lock = asyncio.Lock()
         self._acquiring = asyncio.Lock()
         self._signalling = asyncio.Lock()
@@ -205,6 +207,7 @@ class Session(LoopThread):
         acquired = time.monotonic()
         started = await self._starter.start(self._toolbox, self.execution_count)
         link, self.info = started.link, started.info
+        self._own.add(link.context_id)
         self._notices += started.notices
         await self._look_back()
         self._link = link
@@ -219,7 +222,7 @@ class Session(LoopThread):
             {
                 **self.info,
                 "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
-                "context_id": self.context_id,
+                "context_id": self.context_id if self.context_id in self._own else "",
                 "left_behind": self.left_behind,
                 "owned": self.manager.owned,
             }
@@ -230,6 +233,7 @@ class Session(LoopThread):
         assert self._toolbox is not None
         older = str(self._remembered.pop("left_behind", ""))
         if older:
+            self._own.add(older)
             self._spawn(self._delete_context(older))
         old = str(self._remembered.pop("context_id", ""))
         if not old:
@@ -276,6 +280,7 @@ class Session(LoopThread):
             self._drop_context()
             self._notices.clear()
             self._link = Link(self._toolbox, one.context_id, one.spool)
+            self._own.add(one.context_id)
             self._link.pid, self.info, self._ever_ready = one.pid, one.info, True
             count = one.last.get("execution_count")
             self.execution_count = count if isinstance(count, int) else 1
@@ -339,26 +344,53 @@ class Session(LoopThread):
     async def use_sandbox(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
         """Go over to another sandbox, or with ``None`` to a new one for the next cell.
 
-        Our context in the old one is ended; the old sandbox itself is left as it is.
+        Our contexts in the old one are ended; the old sandbox itself is left as it is.
         """
         await self.forget_context()
+        await self._end_contexts()
         async with self._acquiring:
             self._remembered = {}
             self.manager.sandbox, self.manager.owned = sandbox, owned
             self.settings.sandbox = sandbox.name if sandbox is not None and not owned else ""
             await self._renew_toolbox()
 
-    async def forget_context(self, *, delete: bool = True) -> None:
+    async def forget_context(self, *, delete: bool = True, keep: bool = False) -> None:
         """Let the next cell begin in a new context: variables are lost.
 
-        A sandbox that is just being made is waited for: nobody would delete it otherwise.
+        ``keep``: the context stays, to be gone back to. Without ``delete`` the sandbox itself stops, and all
+        contexts with it. A sandbox that is just being made is waited for: nobody would delete it otherwise.
         """
         await self.settled()
         link, toolbox = self._link, self._toolbox
         self._drop_context(delete=False)
-        if delete and link is not None and toolbox is not None:
-            with suppress(DaytonaKernelError):
-                await toolbox.delete_context(link.context_id)
+        if not delete:
+            self._own.clear()
+        elif link is not None and toolbox is not None and not keep:
+            await self._delete_context(link.context_id)
+
+    async def join_context(self, context_id: str) -> None:
+        """Go over to a context that is there already, whoever made it; the present one is kept.
+
+        Raises :class:`SandboxError` if nothing of ours can be started there; then all stays as it is.
+        """
+        await self.ensure_sandbox()
+        await self.settled()
+        assert self._toolbox is not None
+        async with self._lock:
+            started = await self._starter.join(self._toolbox, context_id, self.execution_count)
+            self._drop_context(delete=False)
+            self._notices[:] = started.notices
+            self._link, self.info, self._ever_ready = started.link, started.info, True
+            last = await last_cell(self._toolbox, started.link.spool)
+            count = last.get("execution_count")
+            self.execution_count = count if isinstance(count, int) else 1
+            started.link.warm_up()
+            self._tell_ready()
+
+    async def _end_contexts(self) -> None:
+        """End all contexts that are ours."""
+        await asyncio.gather(*(self._delete_context(one) for one in [*self._own]))
+        self._own.clear()
 
     async def _repair_sandbox(self) -> None:
         """Before a context is made anew: the sandbox may have stopped meanwhile, or be gone."""
@@ -555,7 +587,9 @@ class Session(LoopThread):
         return "it was killed (SIGKILL or another signal that leaves no trace; it may have run out of memory)"
 
     async def _delete_context(self, context_id: str) -> None:
-        if self._toolbox is not None:
+        """End a context, unless it is somebody else's."""
+        if self._toolbox is not None and context_id in self._own:
+            self._own.discard(context_id)
             with suppress(DaytonaKernelError):
                 await self._toolbox.delete_context(context_id)
 
@@ -649,12 +683,12 @@ class Session(LoopThread):
         if self._late is not None:
             await self._late.stop()
         if link is not None and toolbox is not None:
-            if idle:
+            if idle and link.context_id in self._own:
                 await self._say_goodbye(link)
             await link.close()
-            if restarting or not self.manager.owned:
-                with suppress(DaytonaKernelError, asyncio.TimeoutError):
-                    await asyncio.wait_for(toolbox.delete_context(link.context_id), CONTEXT_END_S)
+        if toolbox is not None and (restarting or not self.manager.owned):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._end_contexts(), CONTEXT_END_S)
         # The next kernel knows of a sandbox only if this one was ready, or knew of it itself.
         known = self._ever_ready or bool(self._remembered.get("sandbox_id"))
         released = await self.manager.release(restarting=restarting and known)

@@ -125,7 +125,7 @@ def _expected(parser: registry.Parser, rest: list[str]) -> argparse.Action | Non
 async def _values(host: Host, kind: str, word: str) -> list[str]:
     if kind == "local":
         return await asyncio.to_thread(_local_names, word)
-    lookups = {"remote": _remote_names, "sandbox": _sandbox_names, "job": _job_names}
+    lookups = {"remote": _remote_names, "sandbox": _sandbox_names, "job": _job_names, "context": _context_ids}
     if kind not in lookups or (kind != "sandbox" and host.session.manager.sandbox is None):
         return []
     try:
@@ -174,3 +174,9 @@ async def _job_names(host: Host, word: str) -> list[str]:
     from .process import find_jobs
 
     return _starting([job.name for job in await find_jobs(host)], word)
+
+
+async def _context_ids(host: Host, word: str) -> list[str]:
+    from .contexts import known_contexts
+
+    return _starting(await known_contexts(await host.toolbox()), word)

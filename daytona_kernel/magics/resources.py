@@ -1,4 +1,4 @@
-"""What belongs to sandboxes: contexts, environment, network, SSH, terminal, snapshots and volumes."""
+"""What belongs to sandboxes: environment, network, SSH, terminal, snapshots and volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import parse_duration_s
-from . import lifecycle, preview
+from . import creation, preview
 from .general import coloured
 from .host import Host, Result, UsageError
 from .registry import Parser, command
@@ -22,46 +22,6 @@ from .words import moment, printable, table_html, table_text
 TERMINAL_PORT = 22222
 MASK = "••••"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-# -- contexts --------------------------------------------------------------------------------------
-
-
-@command("context list", "Resources", examples=("%daytona context list",))
-async def context_list(host: Host, args: argparse.Namespace) -> Result:
-    """List the Python contexts in the sandbox, those of other notebooks, too."""
-    toolbox = await host.toolbox()
-    found = await toolbox.contexts()
-    mine = host.session.context_id
-    value = [{"id": str(one.get("id")), "active": bool(one.get("active"))} for one in found]
-    rows = [
-        ("→" if one["id"] == mine else "", printable(str(one["id"])), "alive" if one["active"] else "dead")
-        for one in value
-    ]
-    header = ("", "context", "state")
-    return Result(value, table_text(header, rows) if rows else "There are no contexts.")
-
-
-@command("context new", "Resources", examples=("%daytona context new",))
-async def context_new(host: Host, args: argparse.Namespace) -> Result:
-    """Run the next cells in a new context: variables are lost, files stay. The same as restart."""
-    return await lifecycle.restart(host, args) or Result()
-
-
-def _context_arguments(parser: Parser) -> None:
-    parser.add_argument("id", help="id of the context, from context list")
-
-
-@command("context rm", "Resources", _context_arguments, examples=("%daytona context rm ID",))
-async def context_rm(host: Host, args: argparse.Namespace) -> Result:
-    """End a context of the sandbox with its variables."""
-    toolbox = await host.toolbox()
-    if args.id == host.session.context_id:
-        raise UsageError("That is this notebook's own context.", hint="%daytona restart gives it a new one.")
-    if args.id not in {str(one.get("id")) for one in await toolbox.contexts()}:
-        raise UsageError(f"There is no context {args.id!r}.", hint="%daytona context list shows them.")
-    await toolbox.delete_context(args.id)
-    return Result(args.id, f"Ended context {args.id}")
 
 
 # -- environment -----------------------------------------------------------------------------------
@@ -173,7 +133,7 @@ def _net_arguments(parser: Parser) -> None:
 @command("net allow", "Resources", _net_arguments, examples=("%daytona net allow 10.0.0.0/8 1.2.3.4/32",))
 async def net_allow(host: Host, args: argparse.Namespace) -> Result:
     """Allow the sandbox these networks only."""
-    networks = lifecycle.checked_networks(",".join(args.networks))
+    networks = creation.checked_networks(",".join(args.networks))
     return await _network(host, f"open to {networks} only", network_allow_list=networks)
 
 
@@ -193,7 +153,7 @@ def _ssh_arguments(parser: Parser) -> None:
 @command("ssh", "Resources", _ssh_arguments, examples=("%daytona ssh --expires 2h --show-token",))
 async def ssh(host: Host, args: argparse.Namespace) -> Result:
     """Give a command to log in to the sandbox with SSH. The token in it is as good as a password."""
-    count = lifecycle.minutes(args.expires, "--expires")
+    count = creation.minutes(args.expires, "--expires")
     if not 1 <= count <= 60 * 24 * 30:
         raise UsageError(f"--expires is from 1m to 30d, not {args.expires}.")
     sandbox = await host.sandbox()
