@@ -12,10 +12,13 @@ import atexit
 import concurrent.futures
 import getpass
 import importlib
+import linecache
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as IPythonUsageError
@@ -138,8 +141,6 @@ class IPythonHost(Host):
 
 
 def _write(text: str, error: bool) -> None:
-    import sys
-
     stream = sys.stderr if error else sys.stdout
     stream.write(text)
     stream.flush()
@@ -155,6 +156,10 @@ def _publish(
 class ShowStatements(ast.NodeTransformer):
     """Makes ``%daytona`` as a statement show its result, and in ``x = %daytona`` give it."""
 
+    def __init__(self) -> None:
+        self.lines: set[int] = set()
+        """Where such statements were found."""
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         """Rename the magic in ``get_ipython().run_line_magic('daytona', ...)`` as a statement."""
         self.generic_visit(node)
@@ -168,7 +173,27 @@ class ShowStatements(ast.NodeTransformer):
             and call.args[0].value == "daytona"
         ):
             call.args[0].value = SHOW
+            self.lines.add(node.lineno)
         return node
+
+
+def _loading_cell(shell: InteractiveShell) -> tuple[str, set[int]]:
+    """The cell that loads us: the name of its code, and the lines that are ``%daytona`` statements.
+
+    It, or a whole ``script.ipy``, was compiled before :class:`ShowStatements` was there.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals is not shell.user_ns:
+        frame = frame.f_back
+    if frame is None:
+        return "", set()
+    name = frame.f_code.co_filename
+    finder = ShowStatements()
+    try:
+        finder.visit(ast.parse("".join(linecache.getlines(name))))
+    except (SyntaxError, ValueError):  # no cell, or one with top-level await, which is run in parts
+        return "", set()
+    return name, finder.lines
 
 
 @magics_class
@@ -178,6 +203,7 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.settings = DaytonaSettings(parent=shell)
+        self._loading = _loading_cell(shell)
         self._session: Session | None = None
         self._host: IPythonHost | None = None
 
@@ -194,12 +220,24 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
     @line_cell_magic  # type: ignore[untyped-decorator]
     def daytona(self, line: str, cell: str | None = None) -> Any:
         """Run a command, or with a cell body the cell in the sandbox; see ``%daytona help``."""
+        if self._is_statement_of_loading_cell(sys._getframe(1)):
+            self._run(line, cell, show=True)
+            return None
         return self._run(line, cell, show=False).value
 
     @line_cell_magic  # type: ignore[untyped-decorator]
     def daytona_shown(self, line: str, cell: str | None = None) -> None:
         """The same as ``%daytona``, which becomes this where its value is not used."""
         self._run(line, cell, show=True)
+
+    def _is_statement_of_loading_cell(self, frame: FrameType | None) -> bool:
+        """Whether a call comes from a statement that :class:`ShowStatements` came too late for."""
+        name, lines = self._loading
+        while frame is not None and lines:
+            if frame.f_code.co_filename == name:
+                return frame.f_lineno in lines
+            frame = frame.f_back
+        return False
 
     def _run(self, line: str, cell: str | None, *, show: bool) -> Result:
         host = self.host

@@ -86,6 +86,17 @@ def test_unloading_undoes_what_loading_did(private_server: Path) -> None:
     door.close()
 
 
+def test_commands_in_the_cell_that_loads_us_are_shown_too(private_server: Path) -> None:
+    """A whole ``script.ipy`` is such a cell."""
+    door = IPythonDoor()
+    door("%unload_ext daytona_kernel").ok()
+    outcome = door("%load_ext daytona_kernel\n%daytona help\nx = %daytona help\n%daytona help upload").ok()
+    door.close()
+    assert len(outcome.shown) == 1
+    assert "usage: %daytona upload" in outcome.stdout
+    assert "upload" in door.shell.user_ns["x"]
+
+
 def test_commands_and_options_are_completed(door: Door) -> None:
     assert "%daytona upload" in door.complete("%daytona upl")
     assert "%daytona previews" in door.complete("%daytona previ")
@@ -150,17 +161,15 @@ def test_the_end_of_ipython_leaves_no_sandbox_running(private_server: Path, tmp_
     from daytona_kernel.local import launcher
 
     before = {one["id"] for one in (launcher.status() or {})["sandboxes"]}
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from IPython.core.interactiveshell import InteractiveShell\n"
-        "shell = InteractiveShell.instance()\n"
-        "shell.run_cell('%load_ext daytona_kernel')\n"
-        "result = shell.run_cell('%daytona exec -- true')\n"
-        "print('ran', result.success)\n"
-    )
+    script = tmp_path / "script.ipy"
+    script.write_text("%load_ext daytona_kernel\n%daytona exec -- echo ran\n")
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-m", "IPython", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
-    assert "ran True" in done.stdout
+    assert "ran\n" in done.stdout
     assert "left behind" not in done.stderr
     assert {one["id"] for one in (launcher.status() or {})["sandboxes"]} <= before
