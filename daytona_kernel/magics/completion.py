@@ -171,7 +171,7 @@ async def _sandbox_names(host: Host, word: str) -> list[str]:
 
 
 async def _job_names(host: Host, word: str) -> list[str]:
-    from .process import find_jobs
+    from .jobs import find_jobs
 
     return _starting([job.name for job in await find_jobs(host)], word)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shlex
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..config import parse_duration_s
 from ..remote import run_script
-from . import process
+from . import jobs
 from .host import CommandFailed, Host, Result, UsageError
+from .process import command_line
 from .registry import Parser, command
 from .sdk import translated
 from .words import duration, escape, link, moment, now, printable, table_html, table_text
@@ -279,34 +279,30 @@ async def serve(host: Host, args: argparse.Namespace) -> Result:
     if args.wait < 1:
         raise UsageError(f"--wait is a number of seconds from 1 up, not {args.wait}.")
     name = f"{SERVE_PREFIX}{args.port}"
+    line = command_line(args.argv, args.cwd) if args.argv else ""
     sandbox = await host.sandbox()
-    job = next((one for one in await process.find_jobs(host) if one.name == name), None)
+    job = next((one for one in await jobs.find_jobs(host) if one.name == name), None)
     if args.stop:
         return await _stop(sandbox, job, args.port)
     if job is not None and (args.restart or job.exit_code is not None):
-        with translated(f"serve {args.port}"):
-            await sandbox.process.delete_session(job.session_id)
-        argv = args.argv or shlex.split(job.command)
-        job = None
-    else:
-        argv = args.argv
+        await jobs.end_job(sandbox, job)
+        line, job = line or job.command, None
     if job is None:
-        if not argv:
+        if not line:
             raise UsageError(
                 f"Nothing serves port {args.port} yet.",
                 hint=f"Write how to start it: serve {args.port} -- COMMAND",
             )
         await _check_free(host, args.port)
-        job = await process.start_job(sandbox, name, argv, cwd=args.cwd)
+        job = await jobs.start_job(sandbox, name, line)
     await _wait_until_it_answers(host, sandbox, job, args.port, args.wait)
     return await show_link(await signed_link(host, sandbox, args.port, expires_s), args)
 
 
-async def _stop(sandbox: AsyncSandbox, job: process.Job | None, port: int) -> Result:
+async def _stop(sandbox: AsyncSandbox, job: jobs.Job | None, port: int) -> Result:
     if job is None:
         raise UsageError(f"No job of ours serves port {port}.", hint="%daytona jobs lists them.")
-    with translated(f"serve {port}"):
-        await sandbox.process.delete_session(job.session_id)
+    await jobs.end_job(sandbox, job)
     return Result(None, f"Port {port} is no longer served")
 
 
@@ -330,18 +326,18 @@ except Exception: say(0)
 
 
 async def _wait_until_it_answers(
-    host: Host, sandbox: AsyncSandbox, job: process.Job, port: int, tries: int
+    host: Host, sandbox: AsyncSandbox, job: jobs.Job, port: int, tries: int
 ) -> None:
     toolbox = await host.toolbox()
     for attempt in range(tries):
         if await run_script(toolbox, ANSWERS, port=port):
             return
-        job = await process.one_job(host, job.name)
+        job = await jobs.one_job(host, job.name)
         if job.exit_code is not None:
             break
         # Most servers need less than a second; a page of patience afterwards.
         await asyncio.sleep(0.2 if attempt < 3 else 1)
-    out, err = await process.job_logs(sandbox, job)
+    out, err = await jobs.job_logs(sandbox, job)
     last = "\n".join((out + err).splitlines()[-20:])
     what = f"ended ({job.state})" if job.exit_code is not None else f"did not answer within {tries} tries"
     raise CommandFailed(f"The server for port {port} {what}. Its last lines:\n{last or '(it wrote nothing)'}")

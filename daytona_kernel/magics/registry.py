@@ -22,6 +22,7 @@ FAMILIES = (
     "transfers",
     "preview",
     "process",
+    "jobs",
     "lifecycle",
     "creation",
     "upkeep",

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..config import parse_duration_s
 from . import creation, preview
 from .general import coloured
 from .host import Host, Result, UsageError
+from .process import checked_variable
 from .registry import Parser, command
 from .sdk import state_text, translated
 from .variables import run_code
@@ -21,7 +21,6 @@ from .words import moment, printable, table_html, table_text
 
 TERMINAL_PORT = 22222
 MASK = "••••"
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 # -- environment -----------------------------------------------------------------------------------
@@ -47,7 +46,7 @@ async def env_set(host: Host, args: argparse.Namespace) -> Result:
     values: dict[str, str] = {}
     for word in args.variables:
         name, sign, value = word.partition("=")
-        _check_variable(name)
+        checked_variable(name)
         if not sign:
             value = os.environ.get(name) or await host.ask(f"{name}: ", password=True)
         values[name] = value
@@ -63,7 +62,7 @@ async def env_from(host: Host, args: argparse.Namespace) -> Result:
     """Set environment variables from a file of this machine, in the form of .env files."""
     values = await asyncio.to_thread(_values_of, args.file)
     for name in values:
-        _check_variable(name)
+        checked_variable(name)
     if not values:
         raise UsageError(f"There are no K=V lines in {args.file!r}.")
     return await _set_environment(host, values)
@@ -77,11 +76,6 @@ def _values_of(file: str) -> dict[str, str]:
         raise UsageError(f"There is no file {file!r} on this machine.")
     found = dotenv_values(path, interpolate=False)
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _check_variable(name: str) -> None:
-    if not _VARIABLE.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a variable.", hint="Use letters, digits and _.")
 
 
 async def _set_environment(host: Host, values: dict[str, str]) -> Result:
