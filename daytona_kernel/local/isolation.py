@@ -54,7 +54,7 @@ PASSED_VARIABLES = (
 
 ETC_ENTRIES = (
     "alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates", "ca-certificates.conf",
-    "chromium", "chromium.d", "crypto-policies", "debian_version", "dconf", "default/locale", "fonts",
+    "chromium", "crypto-policies", "debian_version", "dconf", "default/locale", "fonts",
     "gai.conf", "gitconfig", "gtk-3.0", "host.conf", "ImageMagick-6", "ImageMagick-7", "inputrc", "java",
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "lsb-release", "libva.conf", "locale.alias", "locale.conf",
     "localtime", "magic", "mailcap", "mime.types", "mke2fs.conf", "nanorc", "OpenCL", "openbox",
@@ -254,6 +254,11 @@ def _etc_mounts(files: Path, *, own_network: bool) -> list[str]:
             arguments += ["--ro-bind", os.path.realpath(path), path]
     if os.path.isdir("/etc/ssl/private"):
         arguments += ["--tmpfs", "/etc/ssl/private", "--remount-ro", "/etc/ssl/private"]
+    if os.path.isdir("/etc/chromium.d"):
+        for name in sorted(os.listdir("/etc/chromium.d")):
+            arguments += ["--ro-bind", f"/etc/chromium.d/{name}", f"/etc/chromium.d/{name}"]
+        # A sandbox can not make namespaces, on which Chromium's own sandbox insists; it has one around it.
+        arguments += ["--ro-bind", str(files / "etc" / "chromium"), "/etc/chromium.d/zz-inside-a-sandbox"]
     own = ["passwd", "group", "hosts", "nsswitch.conf", *(["resolv.conf"] if own_network else [])]
     for name in own:
         arguments += ["--ro-bind", str(files / "etc" / name), f"/etc/{name}"]
@@ -337,6 +342,7 @@ def prepare_files(files: Path, home: str) -> None:
         "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
         "resolv.conf": f"nameserver {NAMESERVER}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+        "chromium": 'CHROMIUM_FLAGS="$CHROMIUM_FLAGS --no-sandbox"\n',
     }
     for name, text in entries.items():
         path = files / "etc" / name

@@ -44,6 +44,8 @@ _SOCKET_HEADERS = _HOP_BY_HOP | {
 
 CLIENT = web.AppKey("proxy_client", list[aiohttp.ClientSession])
 PORTS = web.AppKey("ports", dict[str, Any])
+ALIASES = web.AppKey("port_aliases", dict[int, int])
+"""Ports under which clients know programs of ours -> where these had to listen instead."""
 
 
 # --- which ports --------------------------------------------------------------------------------------------
@@ -149,6 +151,7 @@ def target_url(request: web.Request, port: int) -> URL:
 async def proxy(request: web.Request) -> web.StreamResponse:
     """Pass a request on to what listens on a port; 502 with an empty body if nothing does."""
     port = port_of(request)
+    port = request.app[ALIASES].get(port, port)
     if request.headers.get("Upgrade", "").lower() == "websocket":
         return await _proxy_socket(request, port)
     headers = forwarded(request.headers.items(), _HOP_BY_HOP)
@@ -265,6 +268,7 @@ def setup(app: web.Application) -> None:
     """Add the routes and the clean-up."""
     app[CLIENT] = []
     app[PORTS] = {}
+    app[ALIASES] = {}
     app.cleanup_ctx.append(_close_client)
     app.router.add_get("/port", list_ports)
     app.router.add_get("/port/{port}/in-use", in_use)

@@ -10,6 +10,7 @@ from aiohttp import web
 from ..children import CHILDREN
 from ..errors import ToolboxError
 from ..fields import Fields, body_fields, query_fields
+from ..ports import ALIASES
 from ..settings import SETTINGS, SPAWN_ENV
 from ..transfer import send_file
 from . import keyboard, pointer, screen
@@ -275,7 +276,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
 def setup(app: web.Application) -> None:
     """Add the routes and the clean-up."""
     home = app[SETTINGS].home_dir
-    app[DESKTOP] = Desktop(app[CHILDREN], app[SPAWN_ENV], home)
+    app[DESKTOP] = Desktop(app[CHILDREN], app[SPAWN_ENV], home, app[ALIASES])
     app[RECORDINGS] = Recordings(app[CHILDREN], app[DESKTOP], home)
     app.cleanup_ctx.append(_lifetime)
     app.on_shutdown.insert(0, _abandon)  # before all processes are ended

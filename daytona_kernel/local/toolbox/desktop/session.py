@@ -23,7 +23,8 @@ NAMES = ("xvfb", "xfce4", "x11vnc", "novnc")
 """The API's names. ``xfce4`` stands for the window manager, whichever it is."""
 DEFAULT_SIZE = (1024, 768)
 VNC_PORT, NOVNC_PORT = 5901, 6080
-"""The ports of the real desktop (observed on v0.190.0). Where one is taken, another is used."""
+"""The ports of the real desktop (observed on v0.190.0). Where one is taken, another is used; previews of 6080
+lead there all the same."""
 READY_SECONDS = 15.0
 POLL_SECONDS = 0.02
 END_SECONDS = 1.0
@@ -119,8 +120,9 @@ class DesktopProcess:
 class Desktop:
     """The one desktop of a sandbox."""
 
-    def __init__(self, children: Children, env: dict[str, str], home: str) -> None:
+    def __init__(self, children: Children, env: dict[str, str], home: str, aliases: dict[int, int]) -> None:
         self._children = children
+        self._aliases = aliases
         self._env = env
         self._home = home
         self._directory = ""
@@ -234,6 +236,7 @@ class Desktop:
             novnc.argv += [f"127.0.0.1:{self.novnc_port}", target]
             self._spawn(novnc)
             await self._until_listening(novnc, self.novnc_port)
+            self._aliases[NOVNC_PORT] = self.novnc_port
 
     def _spawn(self, process: DesktopProcess) -> None:
         child = process.spawn(self._children, self._env, self._home)
@@ -263,6 +266,7 @@ class Desktop:
         """End all processes, the last started first."""
         async with self._changing:
             self._started = False
+            self._aliases.pop(NOVNC_PORT, None)
             for process in reversed(self.processes.values()):
                 if process.child is not None and process.running:
                     await process.child.end(END_SECONDS)
