@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
+from IPython.core.release import version as ipython_version
 from traitlets import Instance, List, Type
 
-from ._version import __version__
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .messages import clean_text, cleaned
 from .session import Interrupted, Session
-from .sink import KernelSink
+from .sink import KernelSink, sendable
 
 if TYPE_CHECKING:
     from .magics.kerneldoor import CellRunner
@@ -45,7 +45,6 @@ class DaytonaKernel(Kernel):
     """Runs cells in a Daytona sandbox, and otherwise behaves as ipykernel's Python kernel does."""
 
     implementation = "ipython"
-    implementation_version = __version__
     settings = Instance(DaytonaSettings)
     ended = False
     """Whether the session is closed and the sandbox treated as the settings say."""
@@ -112,6 +111,11 @@ class DaytonaKernel(Kernel):
             "nbconvert_exporter": "python",
             "file_extension": ".py",
         }
+
+    @property
+    def implementation_version(self) -> str:  # type: ignore[override]
+        """IPython's version, in the sandbox or here until the sandbox has told."""
+        return str(self.link_session.info.get("shell_version") or ipython_version)
 
     @property
     def banner(self) -> str:  # type: ignore[override]
@@ -183,7 +187,9 @@ class DaytonaKernel(Kernel):
         """Run a cell; the parts of it that are ``%daytona`` lines run on this side."""
 
         async def execute(part: Content) -> Content:
-            return await asyncio.wrap_future(self.link_session.execute(part, sink.parent, sink))
+            return await asyncio.wrap_future(
+                self.link_session.execute(part, sink.parent, sink, **self._control_message())
+            )
 
         if "%daytona" in content["code"]:
             runner = self._commands()
@@ -193,6 +199,11 @@ class DaytonaKernel(Kernel):
         if self._cell_runner is not None:
             content.update(self._cell_runner.earlier_cells())
         return await execute(content)
+
+    def _control_message(self) -> Content:
+        """The last message of the control channel, which code in the cell may ask for."""
+        message = self.get_parent("control")
+        return {"control": {"parent": sendable(message, [*self._control_parent_ident])}} if message else {}
 
     def _commands(self) -> CellRunner:
         """What runs ``%daytona``; made when it is first needed."""

@@ -36,6 +36,27 @@ class Sink(Protocol):
         """Ask the front end for a line; called on a thread of its own. ``None`` if ``cancelled``."""
 
 
+class Sinks:
+    """The sinks of the last requests: what a task of an earlier cell prints belongs to that cell."""
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Sink] = {}
+
+    def add(self, parent: Content, sink: Sink) -> None:
+        """Remember the sink of a request by its message id."""
+        message_id = (parent.get("header") or {}).get("msg_id")
+        if message_id:
+            self._by_id[message_id] = sink
+            if len(self._by_id) > self.KEPT:
+                del self._by_id[next(iter(self._by_id))]
+
+    def get(self, message_id: str, default: Sink) -> Sink:
+        """The sink of that request. The sandbox may name anything: what is not known goes to ``default``."""
+        return self._by_id.get(message_id, default)
+
+
 @dataclass
 class Running:
     """The request that is being served right now."""

@@ -34,7 +34,7 @@ from .link import Link
 from .lookback import last_cell, left_behind
 from .loopthread import LoopThread
 from .messages import well_formed
-from .running import ConnectionStatus, LateOutput, Running, Sink
+from .running import ConnectionStatus, LateOutput, Running, Sink, Sinks
 from .sandbox import SandboxManager
 from .toolbox import Toolbox
 
@@ -88,6 +88,7 @@ class Session(LoopThread):
         self._running: Running | None = None
         self._serving: asyncio.Task[Any] | None = None
         self._late: LateOutput | None = None
+        self._sinks = Sinks()
         self._status: str | None = None
         self._ever_ready = False
         self.left_behind = ""
@@ -108,14 +109,16 @@ class Session(LoopThread):
         if prepare:
             self.run(self._begin())
 
-    def execute(self, content: Content, parent: Content, sink: Sink) -> concurrent.futures.Future[Content]:
+    def execute(
+        self, content: Content, parent: Content, sink: Sink, **extra: Any
+    ) -> concurrent.futures.Future[Content]:
         """Run a cell; the result is the content of its ``execute_reply``, without engine fields.
 
         ``content``: ``code``, ``silent``, ``store_history``, ``user_expressions``, ``allow_stdin``,
         ``cell_id``. Errors of the sandbox are raised as :class:`DaytonaKernelError`; errors of the code are
         in the reply.
         """
-        return self.run(self._serve("execute", content, parent, sink))
+        return self.run(self._serve("execute", content, parent, sink, **extra))
 
     def request(
         self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any
@@ -419,6 +422,8 @@ class Session(LoopThread):
             async with self._signalling:
                 pass  # an interrupt of the request before must not hit this one
             running = self._running = Running(sink)
+            if kind in ("execute", "comm"):
+                self._sinks.add(parent, sink)
             self._serving = asyncio.current_task()
             keepalive: asyncio.Task[None] | None = None
             try:
@@ -599,7 +604,7 @@ class Session(LoopThread):
         if frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
         elif (content := well_formed(frame.type, frame.content)) is not None:
-            sink.publish(frame.type, content, frame.metadata, frame.buffers)
+            self._sinks.get(frame.parent, sink).publish(frame.type, content, frame.metadata, frame.buffers)
         else:
             log.warning("the sandbox sent what is no message of a cell (%.40r); it is dropped", frame.type)
 

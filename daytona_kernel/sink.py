@@ -23,8 +23,9 @@ class KernelSink:
     def __init__(self, kernel: DaytonaKernel, *, silent: bool = False, attended: bool = False) -> None:
         """``attended``: whether a person is likely to be there to read a status line."""
         self._kernel = kernel
-        self.parent: Content = _header_only(kernel.get_parent("shell"))
-        self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
+        # Annotated as bytes there, but it is the list of a message's routing prefixes.
+        self._ident: Any = kernel._get_shell_context_var(kernel._shell_parent_ident)
+        self.parent: Content = sendable(kernel.get_parent("shell"), self._ident)
         self.silent = silent
         self._attended = attended and not silent and not kernel.settings.headless
         self._status_shown = False
@@ -89,5 +90,7 @@ class KernelSink:
         return None
 
 
-def _header_only(message: Content) -> Content:
-    return {key: message.get(key, {}) for key in ("header", "parent_header", "metadata")}
+def sendable(message: Content, idents: Any) -> Content:
+    """What the sandbox may know of a request: its headers, and who sent it (text of Latin-1)."""
+    found: Content = {key: message.get(key, {}) for key in ("header", "parent_header", "metadata")}
+    return {**found, "idents": [bytes(ident).decode("latin-1") for ident in idents or ()]}

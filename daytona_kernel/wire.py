@@ -51,6 +51,8 @@ class Frame:
     content: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     buffers: tuple[bytes, ...] = ()
+    parent: str = ""
+    """Message id of the request that it belongs to, when that is not the one of the execution."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def escaped_size(text: str) -> int:
 
 
 def encode_body(
-    type: str, content: dict[str, Any], metadata: dict[str, Any], buffers: tuple[bytes, ...]
+    type: str, content: dict[str, Any], metadata: dict[str, Any], buffers: tuple[bytes, ...], parent: str = ""
 ) -> str:
     """The JSON of a message, without its execution and number.
 
@@ -142,6 +144,8 @@ def encode_body(
         body["m"] = metadata
     if buffers:
         body["b"] = [b64encode(buffer).decode("ascii") for buffer in buffers]
+    if parent:
+        body["h"] = parent
     return dumps(body)
 
 
@@ -166,7 +170,7 @@ def encode_lines(
 
 def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
     """Write ``frame`` as lines: :func:`encode_body` and :func:`encode_lines` in one."""
-    body = encode_body(frame.type, frame.content, frame.metadata, frame.buffers)
+    body = encode_body(frame.type, frame.content, frame.metadata, frame.buffers, frame.parent)
     return encode_lines(frame.execution_id, body, first_number, compress_over_chars)
 
 
@@ -209,6 +213,7 @@ def _is_whole(body: dict[str, Any]) -> bool:
         isinstance(body.get("t"), str)
         and isinstance(body.get("c"), dict)
         and isinstance(body.get("m", {}), dict)
+        and isinstance(body.get("h", ""), str)
         and isinstance(buffers, list)
         and all(isinstance(item, str) for item in buffers)
     )
@@ -329,4 +334,4 @@ def _frame(execution_id: str, body: dict[str, Any]) -> Frame | None:
         buffers = tuple(b64decode(item) for item in body.get("b", []))
     except (ValueError, binascii.Error):
         return None
-    return Frame(execution_id, body["t"], body["c"], body.get("m", {}), buffers)
+    return Frame(execution_id, body["t"], body["c"], body.get("m", {}), buffers, body.get("h", ""))

@@ -34,6 +34,7 @@ class IPythonBackend:
         self.shell: ZMQInteractiveShell = make_shell(user_ns, user_module, outbox)
         self._interrupts = interrupts
         self._context = contextvars.copy_context()
+        self._parents = outbox.parents
         # One context for all cells: a context variable set in one is there in the next.
         self._takes_meta = "cell_meta" in inspect.signature(InteractiveShell.run_cell).parameters
 
@@ -51,9 +52,9 @@ class IPythonBackend:
     def execution_count(self, value: int) -> None:
         self.shell.execution_count = value
 
-    def set_parent(self, parent: Content) -> None:
-        """Say which request is being served."""
-        self.shell.kernel.parent = parent
+    def set_control(self, message: Content) -> None:
+        """Say which message was the last on the control channel."""
+        self.shell.kernel.control = message
 
     # -- cells -------------------------------------------------------------------------------------
 
@@ -91,6 +92,7 @@ class IPythonBackend:
         }
         if self._takes_meta:
             options["cell_meta"] = content.get("cell_meta")
+        self._context.run(self._parents.set_here, self._parents.served)
         prepared: Content = {"preprocessing_exc_tuple": None}
         try:
             prepared["transformed_cell"] = shell.transform_cell(code)

@@ -16,6 +16,35 @@ Message = dict[str, Any]
 Hook = Callable[[Message], Message | None]
 
 
+class _Parents:
+    """Where output belongs: one answer for all, whichever of ipykernel's places it is said at."""
+
+    outbox: Outbox
+
+    @property
+    def parent_header(self) -> Message:
+        """The header of the request that the caller's output belongs to."""
+        message = self.outbox.parents.get()
+        header: Message = message.get("header", message)
+        return header
+
+    @parent_header.setter
+    def parent_header(self, value: Message) -> None:
+        self.outbox.parents.set(value)
+
+    def set_parent(self, parent: Message) -> None:
+        """Say which request output belongs to."""
+        self.outbox.parents.set(parent)
+
+    def set_thread_parent(self, parent: Message) -> Any:
+        """Say it for this thread only; the result undoes it with :meth:`reset_thread_parent`."""
+        return self.outbox.parents.set_here(parent)
+
+    def reset_thread_parent(self, token: Any) -> None:
+        """Undo :meth:`set_thread_parent`."""
+        self.outbox.parents.reset_here(token)
+
+
 class _Hooks(threading.local):
     """Per-thread transformations of outgoing messages, as ipykernel offers them to libraries."""
 
@@ -39,7 +68,7 @@ class _Hooks(threading.local):
         return True
 
 
-class ZMQShellDisplayHook(DisplayHook):
+class ZMQShellDisplayHook(_Parents, DisplayHook):
     """Publishes the value of a cell's expression as ``execute_result``."""
 
     outbox: Outbox
@@ -58,9 +87,6 @@ class ZMQShellDisplayHook(DisplayHook):
     def unregister_hook(self, hook: Hook) -> bool:
         """Undo :meth:`register_hook`."""
         return self._frame_hooks.remove(hook)
-
-    def set_parent(self, parent: Message) -> None:
-        """Nothing to do: the execution's own id says where output belongs."""
 
     def start_displayhook(self) -> None:
         """Begin a result."""
@@ -86,7 +112,7 @@ class ZMQShellDisplayHook(DisplayHook):
                 self.outbox.post("execute_result", message["content"])
 
 
-class ZMQDisplayPublisher(DisplayPublisher):
+class ZMQDisplayPublisher(_Parents, DisplayPublisher):
     """Publishes ``display()`` as ``display_data`` and ``update_display_data``."""
 
     store_display_history = Bool(False, help="Keep displays in the history's outputs, too.").tag(config=True)
@@ -106,9 +132,6 @@ class ZMQDisplayPublisher(DisplayPublisher):
     def unregister_hook(self, hook: Hook) -> bool:
         """Undo :meth:`register_hook`."""
         return self._frame_hooks.remove(hook)
-
-    def set_parent(self, parent: Message) -> None:
-        """Nothing to do: the execution's own id says where output belongs."""
 
     def publish(
         self,

@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import wire
 from .interrupts import Interrupts
+from .parents import Parents
 from .spool import Recording, SpoolDirectory
 
 FLUSH_CHARS = 64 * 1024
@@ -43,12 +44,16 @@ IDLE_CHARS = 16 * 1024 * 1024
 """Most text kept from background threads while no execution runs; then the oldest goes."""
 
 
+Key = tuple[str, str]
+"""Text is kept apart by stream and by the request that it belongs to (empty: the one that is served)."""
+
+
 class StreamBuffer:
     """Text of one stream that waits to be passed on. Appending needs no lock and may be cut off anywhere."""
 
-    def __init__(self, outbox: Outbox, name: str) -> None:
+    def __init__(self, outbox: Outbox, key: Key) -> None:
         self._outbox = outbox
-        self._name = name
+        self._key = key
         self._texts: deque[str] = deque()
         self._chars = 0
         self._lock = threading.RLock()
@@ -78,7 +83,7 @@ class StreamBuffer:
             self._chars = 0
             text = "".join(texts)
             self._outbox.pending_chars += len(text)
-            self._outbox.entries.append((self._name, text))
+            self._outbox.entries.append((self._key, text))
 
 
 class _Track:
@@ -94,7 +99,7 @@ class Outbox:
     """All output of the context. Producers may be in any thread, and in ``__del__`` methods."""
 
     def __init__(self, protocol_fd: int, interrupts: Interrupts, directory: SpoolDirectory) -> None:
-        self.entries: deque[tuple[str | None, str]] = deque()
+        self.entries: deque[tuple[Key | None, str]] = deque()
         self.pending_chars = 0
         self.compress_over_chars = wire.NO_COMPRESSION
         self._protocol_fd = protocol_fd
@@ -108,7 +113,8 @@ class Outbox:
         self._cell: _Track | None = None
         self._old: list[_Track] = []
         self._live = False
-        self._buffers = {name: StreamBuffer(self, name) for name in ("stdout", "stderr")}
+        self.parents = Parents()
+        self._buffers = {key: StreamBuffer(self, key) for key in (("stdout", ""), ("stderr", ""))}
         self._wanted, self._space, self._idle = threading.Event(), threading.Event(), threading.Event()
         self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
         self._sent_bytes = 0
@@ -118,13 +124,20 @@ class Outbox:
 
     # -- producers ---------------------------------------------------------------------------------
 
-    def buffer(self, name: str) -> StreamBuffer:
-        """Where the text of the stream ``name`` (``stdout`` or ``stderr``) goes."""
-        return self._buffers[name]
+    def buffer(self, name: str, parent: str = "") -> StreamBuffer:
+        """Where the text of the stream ``name`` (``stdout`` or ``stderr``) goes.
+
+        ``parent``: the message id of the request that it belongs to, if that is not the one that is served.
+        """
+        key = (name, parent)
+        found = self._buffers.get(key)
+        if found is None:
+            found = self._buffers.setdefault(key, StreamBuffer(self, key))
+        return found
 
     def flush_streams(self) -> None:
         """Pass on what is buffered: standard output first."""
-        for buffer in self._buffers.values():
+        for buffer in [*self._buffers.values()]:
             buffer.flush()
 
     def post(
@@ -140,7 +153,7 @@ class Outbox:
 
         Raises :class:`ValueError` for what no JSON can be made of, in the caller's own code.
         """
-        body = wire.encode_body(type, content, metadata or {}, buffers)
+        body = wire.encode_body(type, content, metadata or {}, buffers, self.parents.other_id())
         if flush:
             self.flush_streams()
         with self.interrupts.hold():
@@ -261,19 +274,19 @@ class Outbox:
     def _bodies(self) -> Iterator[str]:
         """Yield the pending messages as JSON, neighbouring text of one stream joined and long text cut."""
         entries = self.entries
-        name: str | None = None
+        key: Key | None = None
         texts: list[str] = []
         chars = 0
         while True:
             entry = entries.popleft() if entries else None
-            if texts and (entry is None or entry[0] != name or chars >= STREAM_CHARS):
-                yield from _stream_bodies(name, "".join(texts))
+            if texts and (entry is None or entry[0] != key or chars >= STREAM_CHARS):
+                yield from _stream_bodies(key, "".join(texts))
                 texts, chars = [], 0
             if entry is None:
                 return
-            name, text = entry
+            key, text = entry
             self.pending_chars -= len(text)
-            if name is None:
+            if key is None:
                 yield text
             else:
                 texts.append(text)
@@ -348,11 +361,12 @@ class Outbox:
                 time.sleep(FLUSH_DELAY_S)
 
     def _flush_once(self) -> None:
-        due = min((buffer.due for buffer in self._buffers.values() if buffer.due), default=0.0)
+        buffers = [*self._buffers.values()]
+        due = min((buffer.due for buffer in buffers if buffer.due), default=0.0)
         self._wanted.wait(max(0.0, due - time.monotonic()) if due else None)
         self._wanted.clear()
         now = time.monotonic()
-        for buffer in self._buffers.values():
+        for buffer in buffers:
             if buffer.due and buffer.due <= now:
                 buffer.flush()
         if self.entries:
@@ -361,7 +375,8 @@ class Outbox:
             self._idle.set()
 
 
-def _stream_bodies(name: str | None, text: str) -> Iterator[str]:
+def _stream_bodies(key: Key | None, text: str) -> Iterator[str]:
+    name, parent = key or ("", "")
     for start in range(0, len(text), STREAM_CHARS):
         content = {"name": name, "text": text[start : start + STREAM_CHARS]}
-        yield wire.encode_body("stream", content, {}, ())
+        yield wire.encode_body("stream", content, {}, (), parent)

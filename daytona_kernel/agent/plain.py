@@ -44,7 +44,7 @@ class PlainBackend:
         sys.modules["__main__"] = user_module
         user_ns["display"] = self._display
 
-    def set_parent(self, parent: Content) -> None:
+    def set_control(self, message: Content) -> None:
         """Nothing here needs it."""
 
     async def execute(self, content: Content) -> Content:

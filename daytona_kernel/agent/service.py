@@ -112,6 +112,9 @@ class Agent:
         self.outbox.compress_over_chars = request.get("compress_over_chars", self.outbox.compress_over_chars)
         cell = request["type"] == "execute"
         self.outbox.begin(request["id"], cell=cell, late_from=request.get("late_from"))
+        before = self.outbox.parents.served
+        if cell or request["type"] == "comm":
+            self.outbox.parents.begin(_whole_message(request))
         self.outbox.post("ready", {"token": self.token})
         if cell:
             self.spool.write("last", {"id": request["id"], "running": True})
@@ -131,6 +134,8 @@ class Agent:
             self.outbox.post("done", {"reply": failed, "state": self._state()})
         self.outbox.flush()
         self.outbox.end()
+        if not cell:  # what threads print from now on is the last cell's again
+            self.outbox.parents.begin(before)
 
     def _answer(self, request: Content) -> Content:
         task = self.loop.create_task(self._dispatch(request))
@@ -175,7 +180,8 @@ class Agent:
         kind, content = request["type"], request["content"]
         if kind == "hello":
             return self._hello(content)
-        self.backend.set_parent(_whole_message(request))
+        if "control" in request:
+            self.backend.set_control(_whole_message(request["control"]))
         if "execution_count" in request:
             self.backend.execution_count = request["execution_count"]
         if kind == "execute":
@@ -313,6 +319,7 @@ class Agent:
         message = dict(request["parent"])
         message["content"] = request["content"]
         message["buffers"] = [memoryview(b64decode(item)) for item in request.get("buffers", [])]
+        self.outbox.parents.set_here(self.outbox.parents.served)
         with self.interrupts.raising():
             comms.handle(self._comms, request["comm_type"], message)
         return {"status": "ok"}
@@ -345,8 +352,9 @@ def _whole_message(request: Content) -> Content:
         "msg_type": header.get("msg_type", ""),
         "parent_header": parent.get("parent_header") or {},
         "metadata": parent.get("metadata") or {},
-        "content": request["content"],
+        "content": request.get("content", {}),
         "buffers": [],
+        "idents": [ident.encode("latin-1") for ident in parent.get("idents") or ()],
     }
 
 

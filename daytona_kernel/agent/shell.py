@@ -254,12 +254,28 @@ class ZMQInteractiveShell(InteractiveShell):
 
     @property
     def parent_header(self) -> dict[str, Any]:
-        """The request whose cell runs."""
-        return dict(self.kernel.get_parent()) if self.kernel is not None else {}
+        """The request that the caller works for: its cell, in a task of an earlier cell that one."""
+        return self._outbox.parents.get()
+
+    @parent_header.setter
+    def parent_header(self, value: dict[str, Any]) -> None:
+        self._outbox.parents.set(value)
 
     def get_parent(self) -> dict[str, Any]:
-        """The request whose cell runs."""
+        """The request that the caller works for."""
         return self.parent_header
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        """Say which request output belongs to."""
+        self._outbox.parents.set(parent)
+
+    def set_thread_parent(self, parent: dict[str, Any]) -> Any:
+        """Say it for this thread only; the result undoes it with :meth:`reset_thread_parent`."""
+        return self._outbox.parents.set_here(parent)
+
+    def reset_thread_parent(self, tokens: Any) -> None:
+        """Undo :meth:`set_thread_parent`."""
+        self._outbox.parents.reset_here(tokens)
 
 
 ZMQInteractiveShell.__module__ = "ipykernel.zmqshell"
@@ -291,20 +307,33 @@ def safe_str(value: object) -> str:
 class IPythonKernel:
     """What user code finds as ``get_ipython().kernel``: the little of a kernel that libraries use."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self.shell: ZMQInteractiveShell | None = None
         self.comm_manager: Any = None
-        self.parent: dict[str, Any] = {}
         self.session = None
         self.iopub_socket = None
+        self.control: dict[str, Any] = {}
+        """The last message of the control channel, and under ``idents`` who sent it."""
+        self._parents = outbox.parents
 
     def get_parent(self, channel: str | None = None) -> dict[str, Any]:
-        """The request whose cell runs: at least its ``header``."""
-        return self.parent
+        """The request that the caller works for, or the last one on the control channel."""
+        return self.control if channel == "control" else self._parents.get()
+
+    def set_parent(self, ident: Any, parent: dict[str, Any], channel: str = "shell") -> None:
+        """Say which request output belongs to."""
+        if channel == "shell":
+            self._parents.set(parent)
 
     @property
     def _parent_header(self) -> dict[str, Any]:
-        return self.parent
+        return self._parents.get()
+
+    @property
+    def _parent_ident(self) -> dict[str, list[bytes]]:
+        """Who sent the requests; JupyterLab's debugger and others look here."""
+        messages = {"shell": self._parents.get(), "control": self.control}
+        return {name: message.get("idents") or [] for name, message in messages.items()}
 
     @property
     def execution_count(self) -> int:
@@ -328,7 +357,7 @@ def make_shell(user_ns: dict[str, Any], user_module: Any, outbox: Outbox) -> ZMQ
     """Start IPython around ``user_ns``, the context's own globals."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     sys.displayhook = sys.__displayhook__
-    kernel = IPythonKernel()
+    kernel = IPythonKernel(outbox)
     init_pdb()
     shell: ZMQInteractiveShell = ZMQInteractiveShell.instance(
         user_ns=user_ns,

@@ -12,9 +12,10 @@ import termios
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from .descriptors import move_high
-from .outbox import Outbox
+from .outbox import Outbox, StreamBuffer
 
 AWAY_S = 0.0005
 """Python code silent for so long may have waited for a child: its output comes first."""
@@ -37,6 +38,7 @@ class OutStream(io.TextIOBase):
         self.name = name
         self._fd = fd
         self._buffer = outbox.buffer(name)
+        self._parents = outbox.parents
         self._closed = False
         self._pid = os.getpid()
         self._last = 0.0
@@ -53,8 +55,12 @@ class OutStream(io.TextIOBase):
                 return self._write_in_child(string)
             self._capture.drain()
         self._last = now
-        self._buffer.write(string)
+        self._own_buffer().write(string)
         return len(string)
+
+    def _own_buffer(self) -> StreamBuffer:
+        parent = self._parents.other_id()
+        return self._outbox.buffer(self.name, parent) if parent else self._buffer
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
         """Write each of ``lines``."""
@@ -63,8 +69,8 @@ class OutStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Pass on what is buffered, and have it sent at once."""
-        if not self._closed and os.getpid() == self._pid:
-            self._buffer.flush()
+        if not self._closed and self._is_master_process():
+            self._own_buffer().flush()
             self._outbox.hurry()
 
     def fileno(self) -> int:
@@ -76,6 +82,32 @@ class OutStream(io.TextIOBase):
     def isatty(self) -> bool:
         """A notebook is no terminal."""
         return False
+
+    def _is_master_process(self) -> bool:
+        return os.getpid() == self._pid
+
+    @property
+    def parent_header(self) -> dict[str, Any]:
+        """The header of the request that the caller's output belongs to."""
+        message = self._parents.get()
+        header: dict[str, Any] = message.get("header", message)
+        return header
+
+    @parent_header.setter
+    def parent_header(self, value: dict[str, Any]) -> None:
+        self._parents.set(value)
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        """Say which request output belongs to."""
+        self._parents.set(parent)
+
+    def set_thread_parent(self, parent: dict[str, Any]) -> Any:
+        """Say it for this thread only; the result undoes it with :meth:`reset_thread_parent`."""
+        return self._parents.set_here(parent)
+
+    def reset_thread_parent(self, token: Any) -> None:
+        """Undo :meth:`set_thread_parent`."""
+        self._parents.reset_here(token)
 
     def writable(self) -> bool:
         """Always."""

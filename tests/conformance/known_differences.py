@@ -119,16 +119,6 @@ KNOWN: dict[str, KnownDifference] = {
         "ipykernel's threads serve its sockets, ours the sandbox's output.",
         (r"^ {4}text/plain:", r"^ {6}\| [\[ ]'"),
     ),
-    "asynchronous/wake it": KnownDifference(
-        "What a background task prints goes to the cell that is running; ipykernel sends it to the cell that"
-        " made the task.",
-        STREAM,
-    ),
-    "asynchronous/background task prints in its own time": KnownDifference(
-        "What a background task prints goes to the cell that is running; ipykernel sends it to the cell that"
-        " made the task.",
-        STREAM,
-    ),
     "children/faulthandler dump": KnownDifference(
         "faulthandler is on, so that the kernel can say which signal the process died of.", VALUE
     ),

@@ -32,6 +32,7 @@ frames = st.builds(
     content=contents,
     metadata=contents,
     buffers=st.lists(st.binary(max_size=40), max_size=3).map(tuple),
+    parent=st.sampled_from(["", "session_1"]),
 )
 stray = st.text(st.characters(exclude_characters=RS), min_size=1, max_size=30)
 
