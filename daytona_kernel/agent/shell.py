@@ -27,9 +27,11 @@ from IPython.utils.process import system
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default, observe
 
+from . import gui as event_loops
 from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
 from .murmur import murmur2
 from .outbox import Outbox
+from .sender import Session
 
 NAME_SEED = 0xC70F6907
 """The seed of ipykernel's hash: the same cell has the same name there and here."""
@@ -237,9 +239,9 @@ class ZMQInteractiveShell(InteractiveShell):
         return etype, evalue, without_agent(traceback)
 
     def enable_gui(self, gui: Any = None) -> None:
-        """There is no screen in the sandbox; ``inline`` and none need none."""
-        if gui not in (None, "", "inline", "asyncio"):
-            raise UsageError(f"GUI event loops are not available in a sandbox (asked for {gui!r}).")
+        """Note which event loop figures want; there is no window in a sandbox for the others."""
+        event_loops.check(gui)
+        self.active_eventloop = gui
 
     def system_piped(self, cmd: str) -> None:
         """``!cmd`` with its output streamed; the exit status goes to ``_exit_code``."""
@@ -310,8 +312,8 @@ class IPythonKernel:
     def __init__(self, outbox: Outbox) -> None:
         self.shell: ZMQInteractiveShell | None = None
         self.comm_manager: Any = None
-        self.session = None
-        self.iopub_socket = None
+        self.session = Session(outbox)
+        self.iopub_socket = object()  # for Session.send, which sends nothing to None
         self.control: dict[str, Any] = {}
         """The last message of the control channel, and under ``idents`` who sent it."""
         self._parents = outbox.parents

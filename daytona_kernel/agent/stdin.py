@@ -17,11 +17,12 @@ import json
 import os
 import threading
 import time
+import types
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from .outbox import Outbox
 
@@ -156,18 +157,27 @@ class InputBridge:
     def raw_input(self, prompt: object = "") -> str:
         """Ask the front end for a line."""
         if not self.allowed:
-            raise self.refusal("raw_input was called, but this frontend does not support input requests.")
+            self._refuse("raw_input")
         return self._ask(str(prompt), False)
 
     def getpass(self, prompt: str = "", stream: TextIO | None = None, *, echo_char: str | None = None) -> str:
         """Ask the front end for a line that it does not show."""
         if not self.allowed:
-            raise self.refusal("getpass was called, but this frontend does not support input requests.")
+            self._refuse("getpass")
         for name, value in (("stream", stream), ("echo_char", echo_char)):
             if value is not None:
                 text = f"The `{name}` parameter of `getpass.getpass` will have no effect when using ipykernel"
                 warnings.warn(text, UserWarning, stacklevel=2)
         return self._ask(prompt, True)
+
+    def _refuse(self, method: str) -> NoReturn:
+        """Say that nobody can answer; with ipykernel's own method, if it is here, for the same traceback."""
+        if self.refusal is not StdinNotImplementedError:  # there is IPython
+            with suppress(ImportError):
+                from ipykernel.kernelbase import Kernel
+
+                getattr(Kernel, method)(types.SimpleNamespace(_allow_stdin=False))
+        raise self.refusal(f"{method} was called, but this frontend does not support input requests.")
 
     def _ask(self, prompt: str, password: bool) -> str:
         request_id = uuid.uuid4().hex

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,38 +10,16 @@ import pytest
 import pytest_asyncio
 
 from .corpus import Family
-from .driver import REFERENCE, UNDER_TEST
 from .pair import Pair, running_pair
+from .private import private_server
 from .recording import Recording, record_family
-
-SERVER_DIRECTORIES = ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def private_server() -> Iterator[None]:
-    """The local server that kernels start on demand has its own directories, and ends with the test run."""
-    with tempfile.TemporaryDirectory(prefix="conformance-server-", ignore_cleanup_errors=True) as directory:
-        environment = {}
-        for name in SERVER_DIRECTORIES:
-            path = Path(directory) / name.lower()
-            path.mkdir(mode=0o700)
-            environment[name] = str(path)
-            os.environ[f"CONFORMANCE_{name}"] = str(path)
-        os.environ["CONFORMANCE_HOME"] = tempfile.mkdtemp(prefix="home-", dir=directory)
+def own_server() -> Iterator[None]:
+    """The kernels of a test run share a local server of their own."""
+    with private_server():
         yield
-        for name in (*SERVER_DIRECTORIES, "HOME"):
-            del os.environ[f"CONFORMANCE_{name}"]
-        if UNDER_TEST != REFERENCE:
-            # The kernels see none of these, so the server that they started is not where they point to.
-            kept = {key: value for key, value in os.environ.items() if not key.startswith("DAYTONA_")}
-            subprocess.run(
-                [sys.executable, "-m", "daytona_kernel.cli", "local", "stop"],
-                env={**kept, **environment},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
 
 
 class Recordings:

@@ -70,16 +70,11 @@ KNOWN: dict[str, KnownDifference] = {
     "rich/display of NaN in json": NOT_JSON,
     "rich/display of an object that is no JSON": NOT_JSON,
     "comms/data that is no JSON": NOT_JSON,
-    "comms/ipykernel Comm": KnownDifference(
-        "The deprecated class is a stand-in, and does not warn that it is deprecated.", STREAM
-    ),
     "errors/str that fails": FRAMES,
     "errors/str that returns no string": FRAMES,
     "errors/RecursionError": DEPTH,
     "errors/mutual recursion": DEPTH,
     "errors_groups/run_cell with a lone surrogate": FRAMES,
-    "stdin/input not allowed": FRAMES,
-    "stdin/getpass not allowed": FRAMES,
     "stdin/input interrupted": FRAMES,
     "stdin/breakpoint": BREAKPOINT,
     "stdin/breakpoint quit": BREAKPOINT,
@@ -95,9 +90,6 @@ KNOWN: dict[str, KnownDifference] = {
     "magics/lsmagic": OUR_MAGIC,
     "magics/quickref": MAGIC_HELP,
     "magics/magic help": MAGIC_HELP,
-    "magics/gui unknown": KnownDifference(
-        "A sandbox has no windows: GUI event loops are refused in our own words.", (r"ERROR:root:",)
-    ),
     "magics/subshell": KnownDifference(
         "The kernel declares that it has no subshells.", (r"^    \| ", r"^  text:")
     ),
@@ -136,6 +128,8 @@ KNOWN: dict[str, KnownDifference] = {
         (r"^  payload", r"^    \[0\]:$", r"^      (filename|line_number|source)"),
     ),
     "probes/kernel methods": KnownDifference("The kernel's methods are not in the sandbox.", VALUE),
-    "probes/session attributes": KnownDifference("The kernel's session is not in the sandbox.", VALUE),
+    "probes/session attributes": KnownDifference(
+        "The kernel's session, with the key of its connection, is not in the sandbox; only `send` is.", VALUE
+    ),
     "world/modules loaded": KnownDifference("The kernel's sockets are not in the sandbox.", VALUE),
 }
