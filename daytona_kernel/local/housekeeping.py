@@ -88,16 +88,21 @@ class Housekeeper:
         self._idle_since: float | None = None
         self._disk = DiskWatch(state.options.paths.state_dir)
         self._actions: set[asyncio.Task[None]] = set()
+        self._sampling: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """For ever, until cancelled."""
         pause_seconds = min(TICK_SECONDS, max(TICK_SECONDS / self._state.options.time_scale, 0.02))
-        while True:
-            await asyncio.sleep(pause_seconds)
-            try:
-                await self.tick()
-            except Exception:
-                log.exception("housekeeping failed")
+        try:
+            while True:
+                await asyncio.sleep(pause_seconds)
+                try:
+                    await self.tick()
+                except Exception:
+                    log.exception("housekeeping failed")
+        finally:
+            if self._sampling is not None:
+                self._sampling.cancel()
 
     async def tick(self) -> None:
         """One round."""
@@ -119,7 +124,14 @@ class Housekeeper:
         for sandbox, used in await self._disk.find_oversized(manager, asyncio.get_running_loop().time()):
             await manager.fail(sandbox, f"its files use {used / GIB:.1f} GiB of {sandbox.record.disk} GiB")
         await manager.pool.trim()
+        self._sample()
         self._check_idle()
+
+    def _sample(self) -> None:
+        """Note how busy sandboxes are, without waiting for them."""
+        if self._sampling is None or self._sampling.done():
+            history, now = self._state.history, asyncio.get_running_loop().time()
+            self._sampling = asyncio.create_task(history.tick(self._state.manager, now))
 
     def _spawn(self, sandbox: Sandbox, action: str) -> None:
         task = asyncio.create_task(self._act(sandbox, action))

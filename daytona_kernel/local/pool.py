@@ -27,7 +27,8 @@ class WarmPool:
     """Daemons of the default kind, waiting. All methods run on the server's loop."""
 
     def __init__(self, size: int, start: Callable[[str], Awaitable[Daemon]], sandbox_dir: Path) -> None:
-        self._size = size
+        self._size = self._least = size
+        """How many spares there are to be, and how many of that without anybody's wish."""
         self._start = start
         self._sandbox_dir = sandbox_dir
         self._ready: list[Daemon] = []
@@ -39,6 +40,11 @@ class WarmPool:
     def ids(self) -> list[str]:
         """Ids that are taken by waiting daemons."""
         return [daemon.spec.sandbox_id for daemon in self._ready]
+
+    def want(self, count: int) -> None:
+        """Keep at least so many spares, for as long as somebody wants them; 0 takes the wish back."""
+        self._size = max(self._least, count)
+        self.fill()
 
     def fill(self) -> None:
         """Start a daemon if one is missing, and the next when that one waits; returns at once.
@@ -87,8 +93,10 @@ class WarmPool:
 
     async def trim(self) -> None:
         """Give the spare daemons up when no sandbox was created for five minutes. Called now and then."""
-        if self._ready and time.monotonic() - self._last_use > IDLE_SECONDS:
-            await self.empty()
+        wanted = self._size if self._size > self._least else 0
+        if len(self._ready) > wanted and time.monotonic() - self._last_use > IDLE_SECONDS:
+            spare, self._ready = self._ready[wanted:], self._ready[:wanted]
+            await asyncio.gather(*(self._discard(daemon) for daemon in spare))
 
     async def empty(self) -> None:
         """End all spare daemons."""

@@ -11,7 +11,8 @@ from . import creation
 from .builds import NO_FILES
 from .clock import from_iso, to_iso
 from .control import answer, found, json_body
-from .errors import ApiError, bad_request, not_found
+from .errors import ApiError, bad_request
+from .history import FIELDS, series
 from .records import DAEMON_VERSION
 from .snapshots import DEFAULT_SNAPSHOT, PYTHON_PREFIX
 from .state import STATE
@@ -251,31 +252,22 @@ async def config(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """``GET /sandbox/{id}/telemetry/metrics``: no history is kept here, so every series is empty."""
-    found(request)
-    for name in ("from", "to"):
+    """``GET /sandbox/{id}/telemetry/metrics``: samples of the last hours, while the sandbox was started."""
+    state, sandbox = found(request)
+    times = []
+    for name, default in (("from", 0.0), ("to", state.manager.clock.now())):
         try:
-            from_iso(request.query.get(name) or to_iso(0))
+            times.append(from_iso(request.query.get(name) or to_iso(default)))
         except ValueError:
             raise bad_request(f"{name} must be a time") from None
-    names = request.query.getall("metricNames", [])
-    return web.json_response({"series": [{"metricName": name, "dataPoints": []} for name in names]})
+    names = request.query.getall("metricNames", None) or list(FIELDS)
+    samples = state.history.of(sandbox.record.id)
+    return web.json_response({"series": series(samples, names, *times)})
 
 
 async def push_access(request: web.Request) -> web.Response:
     """``GET /object-storage/push-access``."""
     raise ApiError(503, NO_FILES)
-
-
-async def warm_pools(request: web.Request) -> web.Response:
-    """``/warm-pools``: the server keeps its own spare sandboxes; there is nothing to set."""
-    if request.method == "GET":
-        return web.json_response([])
-    if "id" in request.match_info:
-        raise not_found("Warm pool", request.match_info["id"])
-    raise ApiError(
-        422, "the local sandbox server keeps its own warm pool; it can not be configured through the API"
-    )
 
 
 async def api_health(request: web.Request) -> web.Response:
@@ -316,8 +308,4 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/config", config),
         web.get("/api/health", api_health),
         web.get("/api/object-storage/push-access", push_access),
-        web.get("/api/warm-pools", warm_pools),
-        web.post("/api/warm-pools", warm_pools),
-        web.patch("/api/warm-pools/{id}", warm_pools),
-        web.delete("/api/warm-pools/{id}", warm_pools),
     ]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from . import control, preview, resources, toolbox_proxy
+from . import control, preview, resources, toolbox_proxy, warm_pools
 from .access import SshAccessStore
 from .builds import BuildRunner
 from .clock import Clock, iso_now
@@ -158,6 +158,7 @@ class LocalServer:
             sock = self._bind()
             self._state.port = sock.getsockname()[1]
             await self._state.manager.open()
+            self._state.warm_pools.load()
             await web.SockSite(self._runner, sock).start()
         except BaseException:
             await self.close()
@@ -217,6 +218,9 @@ class LocalServer:
             builds=BuildRunner(manager, volumes, snapshots),
             ssh=SshAccessStore(clock),
             previews=SignedPreviews(clock),
+            warm_pools=warm_pools.WarmPoolStore(
+                state_dir / "warm-pools.json", snapshots, manager.pool, options.bare
+            ),
         )
 
     def _application(self, state: ServerState) -> web.Application:
@@ -227,7 +231,7 @@ class LocalServer:
         app.router.add_get("/api/socket.io/", state.events.handle)
         app.router.add_get("/api/local/status", self._status)
         app.router.add_post("/api/local/stop", self._stop_request)
-        for module in (toolbox_proxy, resources, control, preview):
+        for module in (toolbox_proxy, resources, control, preview, warm_pools):
             app.router.add_routes(module.routes())
         return app
 

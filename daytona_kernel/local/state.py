@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from .events import EventHub
+from .history import MetricsHistory
 from .options import ServerOptions
 from .sandboxes import SandboxManager
 from .secrets_store import SecretStore
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .access import SshAccessStore
     from .builds import BuildRunner
     from .preview_tokens import SignedPreviews
+    from .warm_pools import WarmPoolStore
 
 
 @dataclass
@@ -38,6 +40,8 @@ class ServerState:
     builds: BuildRunner
     ssh: SshAccessStore
     previews: SignedPreviews
+    warm_pools: WarmPoolStore
+    history: MetricsHistory = field(default_factory=MetricsHistory)
     port: int = 0
     started_at: float = field(default_factory=time.time)
     last_request: float = field(default_factory=time.monotonic)

@@ -12,18 +12,20 @@ from .fields import body_fields, check_environment
 from .metrics import CpuSampler, cpu_limit, disk, memory
 from .settings import SETTINGS, SPAWN_ENV
 
-SAMPLER = web.AppKey("cpu_sampler", CpuSampler)
+SAMPLERS = web.AppKey("cpu_samplers", dict[str, CpuSampler])
+"""One for each who asks regularly: each has a last time of its own."""
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Show CPU, memory and disk; the CPU's share is that since the last time somebody asked."""
+    """Show CPU, memory and disk; the CPU's share is that since the same one (``for=``) last asked."""
+    asker = "history" if request.query.get("for") == "history" else ""
     memory_total, memory_used, memory_cache = memory()
     disk_total, disk_used, disk_free = disk(request.app[SETTINGS].home_dir)
     now = time.time()
     return web.json_response(
         {
             "cpuCount": max(1, math.ceil(cpu_limit())),
-            "cpuUsedPct": request.app[SAMPLER].percent(),
+            "cpuUsedPct": request.app[SAMPLERS].setdefault(asker, CpuSampler()).percent(),
             "memTotal": memory_total,
             "memUsed": memory_used,
             "memCache": memory_cache,
@@ -65,6 +67,6 @@ async def update_env(request: web.Request) -> web.Response:
 
 def setup(app: web.Application) -> None:
     """Add the routes."""
-    app[SAMPLER] = CpuSampler()
+    app[SAMPLERS] = {}
     app.router.add_get("/system/metrics", metrics)
     app.router.add_post("/env", update_env)

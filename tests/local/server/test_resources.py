@@ -17,8 +17,10 @@ from daytona_kernel.local.dockerfile import (
     split_root_commands,
 )
 from daytona_kernel.local.errors import ApiError
+from daytona_kernel.local.history import FIELDS
 from daytona_kernel.local.toolbox_proxy import file_signature
 from daytona_kernel.local.volumes import make_subpath
+from daytona_kernel.local.warm_pools import WarmPoolStore
 
 from .conftest import Running
 
@@ -373,7 +375,8 @@ async def test_config_has_what_clients_need(running: Running) -> None:
         ("GET", "/health", 200),
         ("GET", "/object-storage/push-access", 503),
         ("GET", "/warm-pools", 200),
-        ("POST", "/warm-pools", 422),
+        ("POST", "/warm-pools", 400),
+        ("PATCH", "/warm-pools/x", 404),
         ("DELETE", "/warm-pools/x", 404),
         ("GET", "/volumes/none", 404),
         ("GET", "/snapshots/none", 404),
@@ -386,8 +389,47 @@ async def test_what_is_not_here_is_said(running: Running, method: str, path: str
     assert body is not None
 
 
-async def test_range_metrics_are_empty_but_valid(running: Running, sandbox: dict[str, Any]) -> None:
-    """No history is kept; every asked series is there without points."""
-    query = "from=2026-01-01T00:00:00.000000%2B0000&to=2026-01-02T00:00:00Z&metricNames=a&metricNames=b"
-    status, body = await running.call("GET", f"/sandbox/{sandbox['id']}/telemetry/metrics?{query}")
-    assert (status, [item["metricName"] for item in body["series"]]) == (200, ["a", "b"])
+async def test_warm_pool_keeps_spare_sandboxes_ready(running: Running) -> None:
+    """Its size is the server's; what spares do not suit, too many, and a second one are refused."""
+    refused = {"local-python-bare": 422, "none": 404}
+    for snapshot, status in refused.items():
+        assert (await running.call("POST", "/warm-pools", {"snapshot": snapshot, "pool": 2}))[0] == status
+    wish = {"snapshot": "daytona-small", "pool": 2}
+    assert (await running.call("POST", "/warm-pools", {**wish, "pool": 100}))[0] == 400
+    status, made = await running.call("POST", "/warm-pools", wish)
+    assert (status, made["pool"], made["cpu"]) == (201, 2, 1)
+    assert (await running.call("POST", "/warm-pools", wish))[0] == 409
+    while (await running.call("GET", "/warm-pools"))[1][0]["currentSize"] < 2:
+        await asyncio.sleep(0.05)
+    reread = WarmPoolStore(
+        running.server.options.paths.state_dir / "warm-pools.json",
+        running.server.state.snapshots,
+        running.manager.pool,
+        default_bare=False,
+    )
+    reread.load()
+    assert [pool["id"] for pool in reread.all()] == [made["id"]]
+    path = f"/warm-pools/{made['id']}"
+    assert (await running.call("PATCH", path, {"pool": 0}))[1]["pool"] == 0
+    assert (await running.call("DELETE", path))[0] == 204
+    assert (await running.call("GET", "/warm-pools"))[1] == []
+
+
+async def test_metrics_of_the_past_are_samples_of_a_started_sandbox(
+    running: Running, sandbox: dict[str, Any]
+) -> None:
+    """All that the SDK asks for, at each sample's time; none outside the range; unknown names have none."""
+    path = f"/sandbox/{sandbox['id']}/telemetry/metrics"
+    while len(running.server.state.history.of(sandbox["id"])) < 1:
+        await asyncio.sleep(0.05)
+    await running.server.state.history.tick(running.manager, float("inf"))
+    _, body = await running.call("GET", path)
+    points = {one["metricName"]: one["dataPoints"] for one in body["series"]}
+    assert set(points) == set(FIELDS)
+    assert all(len(found) == 2 and found[1]["value"] >= 0 for found in points.values())
+    assert points["daytona.sandbox.memory.limit"][0]["value"] > 2**20
+    _, body = await running.call(
+        "GET", f"{path}?to=2026-01-01T00:00:00Z&metricNames=x&metricNames={next(iter(FIELDS))}"
+    )
+    assert [one["dataPoints"] for one in body["series"]] == [[], []]
+    assert (await running.call("GET", f"{path}?from=yesterday"))[0] == 400
