@@ -20,6 +20,12 @@ from .toolbox import Toolbox, hedged
 
 log = logging.getLogger(__name__)
 
+SILENCE_MIN_S, SILENCE_MAX_S = 1.0, 30.0
+"""How long a part of the spool may stay away once the spool has been listed: a call that the network has
+swallowed must not hold up what comes after it. Twice as long after each failure."""
+PIECE_BYTES = 1024 * 1024
+"""Bytes of the spool in one call, so that a slow line gets on within a call's time."""
+
 
 class Close(enum.Enum):
     """What a socket's end means for the execution."""
@@ -103,7 +109,7 @@ class Execution:
     def feed(self, line: wire.Line) -> None:
         """Take a line from the socket or from the spool. Raises :class:`wire.Gap`."""
         if self.previous is not None and line.execution_id == self.previous.id:
-            self.previous.feed(line)
+            self.previous.feed_over_gap(line)
             return
         frame = self.receiver.feed(line)
         if frame is None:
@@ -201,6 +207,7 @@ class SpoolReader:
         if isinstance(position, list) and len(position) == 2 and all(type(n) is int for n in position):
             self._segment, self._offset = position
         self._splitter = wire.Splitter()
+        self._silence_s = SILENCE_MIN_S
         self.recorded = False
         """Whether the directory of recordings is there."""
         self.found = False
@@ -239,11 +246,16 @@ class SpoolReader:
 
     async def _read_segment(self, segment: int) -> bool:
         path = f"{self._directory}/{self._execution.id}.{segment}"
-        data = await self._toolbox.download(path, self._offset)
-        if not data:
-            return False
-        self._offset += len(data)
-        for item in self._splitter.feed(data.decode("ascii", "replace")):
-            if isinstance(item, wire.Line):
-                self._execution.feed_over_gap(item)
-        return True
+        new = False
+        while True:
+            silence_s, self._silence_s = self._silence_s, min(self._silence_s * 2, SILENCE_MAX_S)
+            data = await self._toolbox.download(path, self._offset, PIECE_BYTES, silence_s=silence_s)
+            self._silence_s = SILENCE_MIN_S
+            if data:
+                new = True
+                self._offset += len(data)
+                for item in self._splitter.feed(data.decode("ascii", "replace")):
+                    if isinstance(item, wire.Line):
+                        self._execution.feed_over_gap(item)
+            if not data or len(data) < PIECE_BYTES:
+                return new

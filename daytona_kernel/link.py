@@ -44,6 +44,7 @@ SILENCE_S = 1.0
 WARM_IDLE_S = 300.0
 ACK_BYTES = 4 * 1024 * 1024
 ACK_CHUNKS = 150
+ACK_ATTEMPTS = 60
 POLL_MIN_S, POLL_MAX_S = 0.1, 1.0
 ALIVE_CHECK_S = 2.0
 
@@ -297,11 +298,14 @@ class Link:
 
     async def _poll_spool(self, toolbox: Toolbox, execution: Execution, answered: asyncio.Event) -> None:
         """Read the spool again and again. Raises :class:`ContextLost` once the process is found dead."""
-        reader = SpoolReader(toolbox, self.spool, execution)
+        late, reader = self._readers(toolbox, execution)
         delay = POLL_MIN_S
         checked = time.monotonic()
         while execution.result is None:
             try:
+                while late is not None and await late.read():
+                    pass
+                late = None
                 new = await reader.read()
             except DaytonaKernelError:
                 execution.set_connected(False)
@@ -339,14 +343,22 @@ class Link:
 
     async def _fetch_rest(self, execution: Execution) -> bool | None:
         """Read the spool to its end; whether it has the execution, ``None`` if nobody can tell."""
-        reader = SpoolReader(self.toolbox, self.spool, execution)
+        late, reader = self._readers(self.toolbox, execution)
         try:
+            while late is not None and await late.read():
+                pass
             while await reader.read():
                 pass
         except DaytonaKernelError as exc:
             log.warning("execution %s: spool not readable: %s", execution.id, exc)
             return None
         return reader.found if reader.recorded else None
+
+    def _readers(self, toolbox: Toolbox, execution: Execution) -> tuple[SpoolReader | None, SpoolReader]:
+        """For an execution, and for the cell before, whose late output came first on the lost socket."""
+        previous = execution.previous
+        late = SpoolReader(toolbox, self.spool, previous) if previous is not None else None
+        return late, SpoolReader(toolbox, self.spool, execution)
 
     async def _has_begun(self, execution: Execution) -> bool:
         if not self.spool:
@@ -373,10 +385,17 @@ class Link:
             self._ack_task = self._spawn(self._send_acknowledgements())
 
     async def _send_acknowledgements(self) -> None:
-        while self._ack_wanted is not None:
-            (execution_id, number), self._ack_wanted = self._ack_wanted, None
-            with suppress(DaytonaKernelError):
-                await self.toolbox.upload(f"{self.spool}/ack", f"{execution_id} {number} \n".encode())
+        failures = 0
+        while (wanted := self._ack_wanted) is not None and failures < ACK_ATTEMPTS:
+            self._ack_wanted = None
+            data = "{} {} \n".format(*wanted).encode()
+            try:
+                await hedged(lambda data=data: self.toolbox.upload(f"{self.spool}/ack", data))  # type: ignore[misc]
+                failures = 0
+            except DaytonaKernelError:  # the cell waits in the sandbox if none gets through
+                failures += 1
+                self._ack_wanted = self._ack_wanted or wanted
+                await asyncio.sleep(POLL_MAX_S)
 
     # -- sockets -----------------------------------------------------------------------------------
 

@@ -140,17 +140,26 @@ class Toolbox:
         form.add_field("files[0].file", data, filename=path, content_type="application/octet-stream")
         await self._json("POST", "/files/bulk-upload", data=form, timeout_s=timeout_s)
 
-    async def download(self, path: str, offset: int = 0) -> bytes | None:
-        """Bytes of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file."""
-        headers = {**UNNOTICED, **({"Range": f"bytes={offset}-"} if offset else {})}
-        async with self._request("GET", "/files/download", params={"path": path}, headers=headers) as answer:
+    async def download(
+        self, path: str, offset: int = 0, most: int | None = None, *, silence_s: float = CALL_TIMEOUT_S
+    ) -> bytes | None:
+        """Bytes of a file from ``offset`` on; empty if it ends there, ``None`` if there is no such file.
+
+        At ``most`` so many. ``silence_s``: how long nothing may come; the whole may take longer.
+        """
+        last = "" if most is None else offset + most - 1
+        wanted = {"Range": f"bytes={offset}-{last}"} if offset or most is not None else {}
+        headers = {**UNNOTICED, **wanted}
+        async with self._request(
+            "GET", "/files/download", silence_s=silence_s, params={"path": path}, headers=headers
+        ) as answer:
             if answer.status == 404:
                 return None
             if answer.status == 416:
                 return b""
             await _raise_for_status(answer)
             data = await answer.read()
-            return data if answer.status == 206 or not offset else data[offset:]
+            return data if answer.status == 206 else data[offset:][:most]
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
@@ -185,7 +194,13 @@ class Toolbox:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        silence_s: float | None = None,
+        **options: Any,
     ) -> AsyncIterator[ClientResponse]:
         """Make a call. The connection may also be lost while the caller reads the answer's body."""
         import aiohttp
@@ -196,7 +211,7 @@ class Toolbox:
             self._session = aiohttp.ClientSession(
                 headers=dict(self.endpoint.headers), trust_env=not self.endpoint.is_local
             )
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10, sock_read=silence_s)
         url = self.endpoint.base_url + path
         try:
             async with self._session.request(
@@ -220,9 +235,11 @@ async def hedged(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
             if len(pending) < HEDGE_MOST:
                 pending.add(asyncio.ensure_future(attempt()))
             done, pending = await asyncio.wait(pending, timeout=HEDGE_S, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if task.exception() is None or not pending:
-                    return task.result()
+            failed = [task for task in done if task.exception() is not None]  # each is looked at
+            if len(failed) < len(done):
+                return next(task for task in done if task not in failed).result()
+            if failed and not pending:
+                return failed[-1].result()
     finally:
         for task in pending:
             task.cancel()

@@ -111,6 +111,7 @@ class Outbox:
         self._pid = os.getpid()
         self._track: _Track | None = None
         self._cell: _Track | None = None
+        self._cell_before: _Track | None = None
         self._old: list[_Track] = []
         self._live = False
         self.parents = Parents()
@@ -192,7 +193,8 @@ class Outbox:
 
         What came between executions belongs to the last cell, and goes out first: its lines from
         ``late_from`` on, the first that the kernel does not have. A request that is no ``cell`` only
-        interrupts the cell's time.
+        interrupts the cell's time. The recording of the cell before is kept until the cell after this one:
+        what has just been sent of it may be lost with the socket.
         """
         self.flush_streams()
         with self.interrupts.hold(), self._lock:
@@ -204,7 +206,10 @@ class Outbox:
                 if late_from is not None and self._cell.number > late_from:
                     self._resend(self._cell, late_from)
                 if cell:
-                    self._cell.recording.discard()
+                    if self._cell_before is not None:
+                        self._cell_before.recording.discard()
+                    self._cell_before = self._cell
+                    self._cell_before.recording.close()
             self._track = _Track(self._directory, execution_id)
             if cell:
                 self._cell = self._track
@@ -221,11 +226,17 @@ class Outbox:
                 self._old.append(self._track)
                 self._track = self._cell
 
-    def resend(self, number: int) -> None:
-        """Send the lines of the last execution again, from ``number`` on: its client lost the connection."""
+    def resend(self, number: int, late_from: int | None = None) -> None:
+        """Send the lines of the last execution again, from ``number`` on: its client lost the connection.
+
+        With it may have gone what came before them, as in :meth:`begin`.
+        """
         with self.interrupts.hold(), self._lock:
             track = self._old[-1] if self._old else self._track
             if track is not None:
+                late = self._cell_before if track is self._cell else self._cell
+                if late is not None and late_from is not None:
+                    self._resend(late, late_from)
                 self._resend(track, number)
 
     def position(self) -> tuple[int, int]:

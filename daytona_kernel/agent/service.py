@@ -88,7 +88,7 @@ class Agent:
         self.running = True
         try:
             if execution_id in self._seen:
-                self.outbox.resend(request.get("from", 0))
+                self.outbox.resend(request.get("from", 0), request.get("late_from"))
             else:
                 self._remember(execution_id)
                 try:

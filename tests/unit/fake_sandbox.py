@@ -133,8 +133,9 @@ class FakeSandbox:
         data = self.files.get(request.query["path"].removeprefix(SPOOL + "/"))
         if data is None:
             return web.json_response({}, status=404)
-        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        return web.Response(body=data[start:], status=206 if "Range" in request.headers else 200)
+        first, _, last = request.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        data = data[int(first) : int(last) + 1 if last else None]
+        return web.Response(body=data, status=206 if "Range" in request.headers else 200)
 
     async def _upload(self, request: web.Request) -> web.Response:
         self._maybe_down()

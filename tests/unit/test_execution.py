@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from daytona_kernel import execution as module
 from daytona_kernel import wire
 from daytona_kernel.errors import ConnectionFailed
 from daytona_kernel.execution import Close, Execution, SocketReader, SpoolReader, classify_close
@@ -201,7 +202,9 @@ class SpoolFiles:
     def __init__(self) -> None:
         self.files: dict[str, bytes] | None = {}
         self.fails = False
+        self.swallows = False
         self.downloads: list[tuple[str, int]] = []
+        self.silences: list[float] = []
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         assert path == "/spool"
@@ -212,11 +215,16 @@ class SpoolFiles:
     async def version(self) -> str:
         return "0.190.0"
 
-    async def download(self, path: str, offset: int = 0) -> bytes | None:
+    async def download(
+        self, path: str, offset: int = 0, most: int | None = None, *, silence_s: float = 30
+    ) -> bytes | None:
         self.downloads.append((path, offset))
+        self.silences.append(silence_s)
         assert self.files is not None
+        if self.swallows:
+            raise ConnectionFailed("No answer.")
         data = self.files.get(path.removeprefix("/spool/"))
-        return None if data is None else data[offset:]
+        return None if data is None else data[offset:][:most]
 
 
 @pytest.fixture
@@ -240,6 +248,35 @@ async def test_the_spool_is_read_from_where_the_last_read_ended(files: SpoolFile
     assert watched.execution.result is not None
     assert files.downloads == [("/spool/e1.0", 0), ("/spool/e1.0", len(first) + 5)]
     assert not await reader.read()
+
+
+async def test_a_long_recording_is_read_in_pieces(
+    files: SpoolFiles, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow line gets on piece by piece: what has come is not asked for again."""
+    monkeypatch.setattr(module, "PIECE_BYTES", 50)
+    data = "".join(lines(READY, *[stream(str(index)) for index in range(5)])).encode()
+    files.files = {"e1.0": data}
+    assert await spool_reader(files, watched).read()
+    assert watched.said == [str(index) for index in range(5)]
+    assert [offset for _, offset in files.downloads] == [*range(0, len(data) + 1, 50)]
+
+
+async def test_a_swallowed_read_is_given_up_soon_and_later_each_time(
+    files: SpoolFiles, watched: Watched
+) -> None:
+    files.files = {"e1.0": lines(READY)[0].encode()}
+    files.swallows = True
+    reader = spool_reader(files, watched)
+    for _ in range(8):
+        with pytest.raises(ConnectionFailed):
+            await reader.read()
+    assert files.silences == [1, 2, 4, 8, 16, 30, 30, 30]
+    files.swallows = False
+    assert await reader.read()
+    files.files["e1.0"] += lines(DONE, start=1)[0].encode()
+    await reader.read()
+    assert files.silences[-1] == 1
 
 
 async def test_segments_are_read_in_their_numerical_order(files: SpoolFiles, watched: Watched) -> None:
@@ -294,7 +331,7 @@ async def test_a_segment_removed_between_the_list_and_the_read_is_no_error(
     files.files = {"e1.0": lines(READY)[0].encode()}
     await reader.read()
 
-    async def vanished(path: str, offset: int = 0) -> None:
+    async def vanished(path: str, offset: int = 0, most: int | None = None, **options: Any) -> None:
         return None
 
     files.files["e1.0"] += lines(stream("a"), start=1)[0].encode()

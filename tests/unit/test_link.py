@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from daytona_kernel import link as module
+from daytona_kernel import wire
 from daytona_kernel.errors import ConnectionFailed
 from daytona_kernel.execution import ContextLost, Execution
 from daytona_kernel.link import Link
 
-from .fake_sandbox import SPOOL, Connection, FakeSandbox, fake_sandbox, succeed
+from .fake_sandbox import SPOOL, Connection, FakeSandbox, fake_sandbox, line, succeed
 
 
 @dataclass
@@ -44,6 +45,12 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
         link = Link(toolbox, "c1", SPOOL)
         yield Bench(sandbox, link)
         await link.close()
+
+
+def parsed(execution_id: str, number: int, item: str) -> wire.Line:
+    found = wire.parse_line(line(execution_id, number, item).strip(f"{wire.RS}\n"))
+    assert found is not None
+    return found
 
 
 # -- good days -----------------------------------------------------------------------------------------
@@ -263,6 +270,47 @@ async def test_the_end_may_come_from_the_spool_alone(bench: Bench) -> None:
     bench.sandbox.scripts = [lost, lambda connection: connection.until_closed()]
     assert await bench.link.run(bench.execution())
     assert bench.said == ["one"]
+
+
+async def test_late_output_of_the_cell_before_that_went_with_the_socket_is_in_the_spool(bench: Bench) -> None:
+    """It is sent first on the next cell's socket, of which nothing arrived."""
+    before = bench.execution("e0")
+    for number, item in enumerate(["ready", "in time", "done"]):
+        before.feed(parsed("e0", number, item))
+    bench.sandbox.spool("e0", "ready", "in time", "done", "late")
+
+    async def lost(connection: Connection) -> None:
+        bench.sandbox.spool("e1", "ready", "one", "done")
+        await connection.abort()
+
+    bench.sandbox.scripts = [lost, lambda connection: connection.until_closed()]
+    execution = bench.execution()
+    execution.previous = before
+    await bench.link.run(execution)
+    assert bench.said == ["in time", "late", "one"]
+    assert bench.stray == []
+
+
+async def test_an_acknowledgement_that_did_not_get_through_is_sent_again(bench: Bench) -> None:
+    """Else a cell with much output would wait for it in the sandbox."""
+    release = asyncio.Event()
+
+    async def flood(connection: Connection) -> None:
+        bench.sandbox.toolbox_down = True
+        await connection.frames("ready", *["x"] * module.ACK_CHUNKS)
+        await release.wait()
+        await connection.frames("done", start=module.ACK_CHUNKS + 1)
+
+    bench.sandbox.scripts = [flood]
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    while len(bench.said) < module.ACK_CHUNKS:
+        await asyncio.sleep(0.01)
+    assert bench.sandbox.acks == []
+    bench.sandbox.toolbox_down = False
+    await asyncio.wait_for(bench.sandbox.acknowledged.wait(), 10)
+    release.set()
+    await running
+    assert bench.sandbox.acks[0] in [f"e1 {module.ACK_CHUNKS + n} \n" for n in (0, 1)]
 
 
 async def test_a_network_that_is_away_for_long_is_waited_out(bench: Bench) -> None:

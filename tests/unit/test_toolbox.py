@@ -149,10 +149,10 @@ def file_server(data: bytes, *, ranges: bool) -> Handler:
         header = request.headers.get("Range")
         if header is None or not ranges:
             return web.Response(body=data)
-        start = int(header.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(data):
+        first, _, last = header.removeprefix("bytes=").partition("-")
+        if int(first) >= len(data):
             return web.Response(status=416)
-        return web.Response(body=data[start:], status=206)
+        return web.Response(body=data[int(first) : int(last) + 1 if last else None], status=206)
 
     return handler
 
@@ -164,6 +164,23 @@ async def test_a_download_begins_at_its_offset_even_where_ranges_are_unknown(
 ) -> None:
     async with serving("GET", "/files/download", file_server(b"hello", ranges=ranges)) as toolbox:
         assert await toolbox.download("/a b", offset) == rest
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize(("offset", "part"), [(0, b"he"), (2, b"ll"), (4, b"o"), (5, b"")])
+async def test_a_download_may_be_limited(ranges: bool, offset: int, part: bytes) -> None:
+    async with serving("GET", "/files/download", file_server(b"hello", ranges=ranges)) as toolbox:
+        assert await toolbox.download("/a b", offset, 2) == part
+
+
+async def test_a_download_is_given_up_when_nothing_comes() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving("GET", "/files/download", handler) as toolbox:
+        with pytest.raises(ConnectionFailed):
+            await toolbox.download("/x", silence_s=0.01)
 
 
 async def test_a_missing_file_is_none() -> None:

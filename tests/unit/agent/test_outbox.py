@@ -124,6 +124,41 @@ def test_lines_are_sent_again_on_demand(bench: Bench) -> None:
     assert [line.number for line in bench.lines()[before:]] == [1, 2]
 
 
+def test_late_output_is_sent_again_with_what_it_came_before(bench: Bench) -> None:
+    """It went out on the next cell's socket, which was lost: it is still there until the cell after."""
+    out = bench.outbox
+    out.begin("e1")
+    out.flush()
+    out.end()
+    out.buffer("stdout").write("late")
+    out.flush()
+    out.begin("e2", late_from=0)
+    out.post("display_data", {"n": 1})
+    out.flush()
+    before = len(bench.lines())
+    out.resend(0, 0)
+    assert [(line.execution_id, line.number) for line in bench.lines()[before:]] == [("e1", 0), ("e2", 0)]
+    assert b"late" in bench.recorded()
+    out.begin("e3")
+    assert b"late" not in bench.recorded()
+
+
+def test_a_question_that_is_sent_again_brings_the_late_output_of_its_cell(bench: Bench) -> None:
+    out = bench.outbox
+    out.begin("e1")
+    out.flush()
+    out.end()
+    out.buffer("stdout").write("late")
+    out.flush()
+    out.begin("q1", cell=False, late_from=0)
+    out.post("reply", {})
+    out.flush()
+    out.end()
+    before = len(bench.lines())
+    out.resend(0, 0)
+    assert [(line.execution_id, line.number) for line in bench.lines()[before:]] == [("e1", 0), ("q1", 0)]
+
+
 def test_before_the_first_execution_only_the_newest_output_is_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
