@@ -27,8 +27,8 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .magics import registry
+from .magics.cells import RemoteError
 from .magics.host import Bundle, Host, Result, UsageError
-from .magics.variables import RemoteError
 from .session import Interrupted, Session
 
 if TYPE_CHECKING:

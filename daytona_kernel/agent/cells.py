@@ -84,7 +84,9 @@ class IPythonBackend:
         code = content["code"]
         for count, text in content.get("earlier_cells") or ():
             # Cells with %daytona lines, which the kernel ran in parts without history.
+            self._number_from(count)
             shell.history_manager.store_inputs(count, shell.transform_cell(text), text)
+        self._number_from(shell.execution_count)
         options = {
             "silent": content["silent"],
             "store_history": content["store_history"],
@@ -102,6 +104,12 @@ class IPythonBackend:
             return await self._run_async(code, options, prepared)
         with self._interrupts.raising():
             return self._context.run(shell.run_cell, code, **options)
+
+    def _number_from(self, count: int) -> None:
+        """Make ``In[count]`` the next cell, also where the cells before ran in another process."""
+        manager = self.shell.history_manager
+        for inputs in (manager.input_hist_parsed, manager.input_hist_raw):
+            inputs.extend([""] * (count - len(inputs)))
 
     async def _run_async(self, code: str, options: Content, prepared: Content) -> Any:
         shell = self.shell

@@ -183,7 +183,8 @@ class Agent:
         if "control" in request:
             self.backend.set_control(_whole_message(request["control"]))
         if "execution_count" in request:
-            self.backend.execution_count = request["execution_count"]
+            # Never back: another notebook may count in here, too, and the history wants a number once only.
+            self.backend.execution_count = max(request["execution_count"], self.backend.execution_count)
         if kind == "execute":
             self.stdin.install(content.get("allow_stdin", False))
             try:

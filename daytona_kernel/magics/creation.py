@@ -6,16 +6,15 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..config import parse_duration_s
 from ..sandbox import LABEL
 from .general import key_values
-from .host import Host, Result, UsageError
+from .host import CommandFailed, Host, Result, UsageError
 from .lifecycle import leave
-from .registry import Parser, command
+from .registry import Parser, command, seconds_of
 from .sdk import translated
 
 if TYPE_CHECKING:
-    from daytona import AsyncDaytona
+    from daytona import AsyncDaytona, AsyncSandbox
 
 SIZES = {"small": (1, 1, 3), "medium": (2, 4, 8), "large": (4, 8, 10)}
 """Daytona's general snapshots: vCPU, GiB of memory, GiB of disk."""
@@ -27,12 +26,20 @@ def minutes(text: str, name: str) -> int:
     """Whole minutes of a duration; ``never`` and ``off`` are -1."""
     if text.lower() in ("never", "off"):
         return -1
-    seconds = parse_duration_s(text)
+    seconds = seconds_of(text)
     if seconds % 60:
         raise UsageError(
             f"{name} is counted in whole minutes, not {text}.", hint="Write it like 30m, 2h or 7d."
         )
     return int(seconds // 60)
+
+
+def resource_arguments(parser: Parser) -> None:
+    """Add ``--cpu``, ``--memory`` and ``--disk``."""
+    add = parser.add_argument
+    add("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}; only with --image")
+    add("--memory", type=int, metavar="GIB", help=f"memory, 1 to {MAX_MEMORY} GiB; only with --image")
+    add("--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB; only with --image")
 
 
 def _create_arguments(parser: Parser) -> None:
@@ -41,9 +48,7 @@ def _create_arguments(parser: Parser) -> None:
     add("--snapshot", help="snapshot to make it from")
     add("--image", help="image to make it from, such as python:3.12-slim")
     add("--size", choices=sorted(SIZES), help="one of Daytona's own snapshots")
-    add("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}; only with --image")
-    add("--memory", type=int, metavar="GIB", help=f"memory, 1 to {MAX_MEMORY} GiB; only with --image")
-    add("--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB; only with --image")
+    resource_arguments(parser)
     add("--env", action="append", default=[], metavar="K=V", help="environment variable")
     add("--label", action="append", default=[], metavar="K=V", help="label")
     add("--volume", action="append", default=[], metavar="NAME:PATH[:SUB]", help="volume to mount")
@@ -71,14 +76,30 @@ def _create_arguments(parser: Parser) -> None:
 )
 async def create(host: Host, args: argparse.Namespace) -> Result:
     """Make a sandbox and use it for the cells of this notebook from now on. Variables do not come along."""
+    timeout_s = seconds_of(args.timeout)
     client = await host.client()
     params = await _parameters(client, args)
     with translated("create"):
-        sandbox = await client.create(params, timeout=parse_duration_s(args.timeout))
+        sandbox = await _made(host, client, params, timeout_s)
     old = await leave(host)
     await host.session.use_sandbox(sandbox, owned=True)
     warning = " Its previews are PUBLIC." if args.public else ""
     return Result(sandbox.name, f"Created {sandbox.name} ({sandbox.id}); cells run there now.{old}{warning}")
+
+
+async def _made(host: Host, client: AsyncDaytona, params: Any, timeout_s: float) -> AsyncSandbox:
+    """Make it; what a build writes is shown."""
+    try:
+        return await client.create(
+            params,
+            timeout=timeout_s,
+            on_snapshot_create_logs=lambda line: host.write(f"{line.rstrip()}\n", error=True),
+        )
+    except Exception as exc:
+        if getattr(exc, "status_code", None) == 400 and "inactive" in str(exc).lower():
+            hint = f"%daytona snapshot activate {params.snapshot} makes it usable again."
+            raise CommandFailed(f"create: {exc}.", hint=hint) from exc
+        raise
 
 
 async def _parameters(client: AsyncDaytona, args: argparse.Namespace) -> Any:

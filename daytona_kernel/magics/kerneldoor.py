@@ -13,6 +13,7 @@ from ..cellsplit import FILLER, Local, Part, Remote, split
 from ..running import Sink
 from ..session import Interrupted, Session
 from . import registry
+from .cells import RemoteError
 from .host import Bundle, Host, Result
 
 Content = dict[str, Any]
@@ -131,7 +132,12 @@ class CellRunner:
     ) -> Content:
         if isinstance(part, Remote):
             return await self._remote(part.code, content, reply, execute, last=last)
-        result = await self._local(part)
+        try:
+            result = await self._local(part)
+        except RemoteError as exc:  # of a %%daytona cell: an error of the code, like any cell's
+            error = {"ename": exc.ename, "evalue": exc.evalue, "traceback": exc.traceback}
+            self.host.publish("error", error, {}, ())
+            return {**reply, "status": "error", **error}
         if result.error is not None:
             raise result.error
         expressions = last and content["user_expressions"]

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..config import parse_duration_s
 from ..remote import run_script
 from . import jobs
 from .host import CommandFailed, Host, Result, UsageError
 from .process import command_line
-from .registry import Parser, command
+from .registry import Parser, command, seconds_of
 from .sdk import translated
 from .words import duration, escape, link, moment, now, printable, table_html, table_text
 
@@ -131,7 +130,7 @@ def _check_height(height: int) -> None:
 
 def checked_expiry(text: str) -> int:
     """Whole seconds of ``--expires``. Raises :class:`UsageError` out of the service's bounds."""
-    seconds = parse_duration_s(text)
+    seconds = seconds_of(text)
     if not MIN_EXPIRES_S <= seconds <= MAX_EXPIRES_S:
         raise UsageError(f"--expires is from 1s to 1d (86400 seconds), not {text}.")
     return int(seconds)

@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ..config import parse_duration_s
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
-from .registry import Parser, command
+from .registry import Parser, command, seconds_of
 from .sdk import translated
 from .words import printable
 
@@ -63,7 +62,7 @@ def checked_timeout(text: str | None) -> float | None:
     """Seconds of ``--timeout``; ``None`` is no limit."""
     if not text:
         return None
-    seconds = parse_duration_s(text)
+    seconds = seconds_of(text)
     if seconds < 1:
         raise UsageError(f"--timeout is at least 1s, not {text}.")
     return seconds

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ..config import parse_duration_s
+from ..errors import ConfigurationError
 from .host import Host, Result, UsageError
 from .words import did_you_mean
 
@@ -29,8 +31,10 @@ FAMILIES = (
     "contexts",
     "recovery",
     "resources",
+    "storage",
     "desktop",
     "git",
+    "cells",
     "variables",
 )
 
@@ -216,6 +220,14 @@ def find(words: list[str], table: dict[str, Command]) -> tuple[Command, list[str
         raise UsageError(said, hint=f"{near} It knows: {', '.join(children)}.".strip())
     near = did_you_mean(first, {name.split()[0] for name in table} | set(table))
     raise UsageError(f"There is no command {first!r}.", hint=f"{near} {PROGRAM} help lists them.".strip())
+
+
+def seconds_of(text: str) -> float:
+    """Seconds in a time like ``30s``, ``5m`` or ``2h``. Raises :class:`UsageError` for what is none."""
+    try:
+        return parse_duration_s(text)
+    except ConfigurationError as exc:
+        raise UsageError(exc.message, hint=exc.hint) from None
 
 
 async def run_line(host: Host, line: str) -> tuple[Result, bool]:

@@ -9,15 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config import parse_duration_s
 from . import creation, preview
-from .general import coloured
+from .cells import run_code
 from .host import Host, Result, UsageError
 from .process import checked_variable
-from .registry import Parser, command
-from .sdk import state_text, translated
-from .variables import run_code
-from .words import moment, printable, table_html, table_text
+from .registry import Parser, command, seconds_of
+from .sdk import translated
+from .words import moment, printable
 
 TERMINAL_PORT = 22222
 MASK = "••••"
@@ -181,111 +179,9 @@ async def terminal(host: Host, args: argparse.Namespace) -> Result:
             "The link gives control of the sandbox.", hint="--open opens it, --show-token shows it."
         )
     expires_s = preview.checked_expiry(args.expires)
-    parse_duration_s(args.expires)
+    seconds_of(args.expires)
     sandbox = await host.sandbox()
     made = await preview.signed_link(host, sandbox, TERMINAL_PORT, expires_s)
     args.iframe, args.height = False, 0
     result = await preview.show_link(made, args)
     return result if args.show_token else Result(None, "The terminal was opened in the browser")
-
-
-# -- snapshots and volumes -------------------------------------------------------------------------
-
-
-@command("snapshot list", "Resources", examples=("%daytona snapshot list",))
-async def snapshot_list(host: Host, args: argparse.Namespace) -> Result:
-    """List the snapshots that sandboxes can be made from."""
-    client = await host.client()
-    found: list[Any] = []
-    with translated("snapshot list"):
-        page = await client.snapshot.list(limit=100)
-        found += page.items
-        for number in range(2, int(page.total_pages) + 1):
-            found += (await client.snapshot.list(page=number, limit=100)).items
-    value = [{"name": one.name, "state": state_text(one.state)} for one in found]
-    rows = [(printable(one.name), state_text(one.state), f"{one.cpu} vCPU, {one.mem} GiB") for one in found]
-    rich = [(row[0], coloured(row[1]), row[2]) for row in rows]
-    header = ("snapshot", "state", "resources")
-    return Result(value, table_text(header, rows), table_html(header, rich)) if rows else Result([], "None.")
-
-
-def _snapshot_arguments(parser: Parser) -> None:
-    parser.add_argument("name", help="name of the snapshot")
-
-
-@command("snapshot create", "Resources", _snapshot_arguments, examples=("%daytona snapshot create ready",))
-async def snapshot_create(host: Host, args: argparse.Namespace) -> Result:
-    """Make a snapshot of the sandbox as it is; other sandboxes can be made from it."""
-    sandbox = await host.sandbox()
-    with translated(f"snapshot {args.name}"):
-        await sandbox.create_snapshot(args.name, timeout=600)
-    return Result(args.name, f"Made snapshot {args.name} of {sandbox.name}")
-
-
-def _snapshot_delete_arguments(parser: Parser) -> None:
-    _snapshot_arguments(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-
-
-@command(
-    "snapshot delete",
-    "Resources",
-    _snapshot_delete_arguments,
-    examples=("%daytona snapshot delete old --yes",),
-)
-async def snapshot_delete(host: Host, args: argparse.Namespace) -> Result:
-    """Delete a snapshot."""
-    client = await host.client()
-    with translated(f"snapshot {args.name}"):
-        snapshot = await client.snapshot.get(args.name)
-        await _confirm(host, args, snapshot.name)
-        await client.snapshot.delete(snapshot)
-    return Result(args.name, f"Deleted snapshot {args.name}")
-
-
-async def _confirm(host: Host, args: argparse.Namespace, name: str) -> None:
-    if not args.yes and (await host.ask(f"Delete {name}? Type its name: ")).strip() != name:
-        raise UsageError("Nothing was deleted.")
-
-
-@command("volume list", "Resources", examples=("%daytona volume list",))
-async def volume_list(host: Host, args: argparse.Namespace) -> Result:
-    """List the volumes, which several sandboxes can share."""
-    client = await host.client()
-    with translated("volume list"):
-        found = await client.volume.list()
-    value = [{"name": one.name, "state": state_text(one.state), "id": one.id} for one in found]
-    rows = [(printable(one.name), state_text(one.state), one.id) for one in found]
-    header = ("volume", "state", "id")
-    return Result(value, table_text(header, rows) if rows else "There are no volumes.")
-
-
-def _volume_arguments(parser: Parser) -> None:
-    parser.add_argument("name", help="name of the volume")
-
-
-@command("volume create", "Resources", _volume_arguments, examples=("%daytona volume create data",))
-async def volume_create(host: Host, args: argparse.Namespace) -> Result:
-    """Make a volume. It is mounted when a sandbox is made: create --volume NAME:PATH."""
-    client = await host.client()
-    with translated(f"volume {args.name}"):
-        volume = await client.volume.create(args.name)
-    return Result(volume.name, f"Made volume {volume.name}")
-
-
-def _volume_delete_arguments(parser: Parser) -> None:
-    _volume_arguments(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-
-
-@command(
-    "volume delete", "Resources", _volume_delete_arguments, examples=("%daytona volume delete data --yes",)
-)
-async def volume_delete(host: Host, args: argparse.Namespace) -> Result:
-    """Delete a volume with all that is on it."""
-    client = await host.client()
-    with translated(f"volume {args.name}"):
-        volume = await client.volume.get(args.name)
-        await _confirm(host, args, volume.name)
-        await client.volume.delete(volume)
-    return Result(args.name, f"Deleted volume {args.name}")

@@ -6,13 +6,13 @@ import argparse
 import asyncio
 from typing import Any
 
-from ..config import parse_duration_s
+
 from ..sandbox import STARTED
 from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, check_resources, minutes
 from .general import key_values
 from .host import Host, Result, UsageError
 from .lifecycle import WAIT_S, current
-from .registry import Parser, command
+from .registry import Parser, command, seconds_of
 from .sdk import state_text, translated
 from .words import did_you_mean, duration
 
@@ -121,7 +121,7 @@ def _keepalive_arguments(parser: Parser) -> None:
 @command("keepalive", "Sandbox", _keepalive_arguments, examples=("%daytona keepalive 2h",))
 async def keepalive(host: Host, args: argparse.Namespace) -> Result:
     """Keep the sandbox from stopping by itself for a time, even while no cell runs."""
-    seconds = 0.0 if args.time == "off" else parse_duration_s(args.time)
+    seconds = 0.0 if args.time == "off" else seconds_of(args.time)
     await host.sandbox()
     old = host.state.pop("keepalive", None)
     if old is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
@@ -64,7 +66,13 @@ class KernelDoor:
         self.client.stop_channels()
         self.manager.shutdown_kernel()
 
-    def __call__(self, code: str, answers: tuple[str, ...] = (), **options: Any) -> Outcome:
+    def __call__(
+        self,
+        code: str,
+        answers: tuple[str, ...] = (),
+        on_text: Callable[[str], None] = lambda text: None,
+        **options: Any,
+    ) -> Outcome:
         outcome, pending = Outcome(), list(answers)
 
         def on_output(message: dict[str, Any]) -> None:
@@ -72,6 +80,7 @@ class KernelDoor:
             if message["msg_type"] == "stream":
                 name = content["name"]
                 setattr(outcome, name, getattr(outcome, name) + content["text"])
+                on_text(content["text"])
             elif message["msg_type"] in ("display_data", "update_display_data"):
                 outcome.shown.append(content["data"])
             elif message["msg_type"] == "execute_result":
@@ -90,6 +99,20 @@ class KernelDoor:
         if reply["status"] != "ok":
             outcome.ename, outcome.evalue = reply["ename"], reply["evalue"]
             outcome.traceback = _COLOURS.sub("", "\n".join(reply["traceback"]))
+        return outcome
+
+    def interrupted(self, code: str, when: str) -> Outcome:
+        """Run a cell, and interrupt it as soon as its output has the words."""
+        waiting = True
+
+        def interrupt(text: str) -> None:
+            nonlocal waiting
+            if waiting and when in text:
+                waiting = False
+                self.manager.interrupt_kernel()
+
+        outcome = self(code, on_text=interrupt)
+        assert not waiting, f"never seen: {when!r} in {outcome}"
         return outcome
 
     def here(self, code: str) -> Outcome:
@@ -163,6 +186,26 @@ class IPythonDoor:
         return outcome
 
     here = __call__
+
+    def interrupted(self, code: str, when: str) -> Outcome:
+        """Run a cell, and interrupt it as soon as its output has the words."""
+        host = self.shell._daytona_kernel_magics[0].host
+        write, waiting = host.write, True
+
+        def write_and_interrupt(text: str, *, error: bool = False) -> None:
+            nonlocal waiting
+            write(text, error=error)
+            if waiting and when in text:
+                waiting = False
+                host._later(signal.raise_signal, signal.SIGINT)
+
+        host.write = write_and_interrupt
+        try:
+            outcome = self(code)
+        finally:
+            del host.write
+        assert not waiting, f"never seen: {when!r} in {outcome}"
+        return outcome
 
     def complete(self, text: str) -> list[str]:
         """The matches at the end of the text."""

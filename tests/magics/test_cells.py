@@ -112,24 +112,10 @@ def test_user_expressions_are_evaluated_after_the_last_part(kernel: KernelDoor) 
     assert reply["user_expressions"]["v"]["data"]["text/plain"] == "2"
 
 
-def test_an_interrupt_ends_a_command(kernel: KernelDoor) -> None:
-    """The interrupt is sent when the command's own output shows that it runs."""
-    name = "interrupted"
-    kernel(f"%daytona bg --name {name} -- sh -c 'echo begun; exec sleep 600'").ok()
-    message_id = kernel.client.execute(f"%daytona logs {name} -f\nprint('not reached')")
-    while True:
-        message = kernel.client.get_iopub_msg(timeout=60)
-        if message["parent_header"].get("msg_id") != message_id:
-            continue
-        if message["msg_type"] == "stream":
-            assert message["content"]["text"] == "begun\n"
-            kernel.manager.interrupt_kernel()
-        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-            break
-    reply = kernel.client.get_shell_msg(timeout=60)["content"]
-    assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
-    assert kernel("%daytona jobs").text.count("running") == 1
-    kernel(f"%daytona kill {name}").ok()
+def test_an_interrupt_ends_the_cell_with_its_command(kernel: KernelDoor) -> None:
+    code = "%daytona exec -- sh -c 'echo begun; exec sleep 600'\nprint('not reached')"
+    outcome = kernel.interrupted(code, "begun")
+    assert (outcome.ename, outcome.stdout) == ("KeyboardInterrupt", "begun\n")
 
 
 def test_help_needs_no_sandbox(kernel: KernelDoor, tmp_path: Path) -> None:

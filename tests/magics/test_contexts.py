@@ -48,6 +48,7 @@ def test_cells_count_on_whichever_context_they_run_in(kernel: KernelDoor) -> Non
     first, count = context_of(kernel), kernel("%daytona context new").count
     counts = [kernel(code).count for code in ("3", f"%daytona context use {first}", "Out", "5")]
     assert counts == [count + 1, count + 2, count + 3, count + 4]
+    assert kernel(f"print(In[{count + 4}], len(In))").stdout.split() == ["5", str(count + 6)]
 
 
 def plain_client(script: str) -> str:

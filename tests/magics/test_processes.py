@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from .doors import Door, IPythonDoor, KernelDoor
@@ -22,6 +24,38 @@ def test_exec_takes_words_as_they_are(door: Door) -> None:
     ).ok()
     assert outcome.stdout.strip() == "[b c] /tmp * ; x"
     assert door("%daytona exec echo -n no dashes").ok().stdout.strip() == "no dashes"
+
+
+def test_exec_finds_programs_not_words_of_the_shell(door: Door) -> None:
+    assert "exit code 127" in door("%daytona exec -- exit 3").failed("CommandFailed")
+    assert door("%daytona exec -- cat").ok().stdout == ""
+    assert door("%daytona exec -- printf 'é%.0s' 1 2 3").ok().stdout.strip() == "ééé"
+
+
+def running(door: Door, program: str) -> int:
+    """How many programs of the sandbox have this command line."""
+    script = f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o '{program[:-1]}[{program[-1]}]' | wc -l"
+    return int(door(f"%daytona exec -- sh -c {shlex.quote(script)}").ok().stdout)
+
+
+def test_an_interrupt_ends_what_exec_has_started(door: Door) -> None:
+    """Its output comes as it is written: else nobody could know when to interrupt."""
+    program = {"kernel": "sleep 4321", "ipython": "sleep 4322"}[door.name]
+    door(f"%daytona bg --name other -- {program}").ok()
+    assert running(door, program) == 1
+    outcome = door.interrupted(f"%daytona exec -- sh -c 'echo begun; exec {program}'", "begun")
+    assert outcome.ename == "KeyboardInterrupt"
+    outcome = door.interrupted(f"%%daytona bash\necho begun\n{program}", "begun")
+    assert outcome.ename == "KeyboardInterrupt"
+    assert running(door, program) == 1
+    door("%daytona kill other").ok()
+
+
+def test_an_interrupt_ends_following_and_leaves_the_job(door: Door) -> None:
+    door("%daytona bg --name long -- sh -c 'echo begun; exec sleep 600'").ok()
+    assert door.interrupted("%daytona logs long -f", "begun").ename == "KeyboardInterrupt"
+    assert "running" in door("%daytona jobs").ok().text
+    door("%daytona kill long").ok()
 
 
 def test_exec_is_ended_by_its_timeout(door: Door) -> None:
@@ -47,7 +81,7 @@ def test_wrong_words_are_refused(door: Door, line: str, words: str) -> None:
 
 
 def test_a_bad_duration_names_the_right_form(door: Door) -> None:
-    assert "30m" in door("%daytona exec --timeout soon -- true").failed("ConfigurationError")
+    assert "30m" in door("%daytona exec --timeout soon -- true").failed("UsageError")
 
 
 def test_a_job_lives_on_and_can_be_talked_to(door: Door) -> None:
@@ -94,6 +128,14 @@ def test_a_bash_session_keeps_its_state(door: Door) -> None:
 def test_javascript_cells_run_with_node(door: Door) -> None:
     assert door("%%daytona js\nconsole.log(6 * 7)").ok().stdout.strip() == "42"
     assert "exit code 1" in door("%%daytona js\nthrow new Error('x')").failed("CommandFailed")
+
+
+def test_typescript_cells_run_where_something_can(door: Door) -> None:
+    code = "%%daytona ts\nenum Answer { Yes = 42 }\nconst n: number = Answer.Yes\nconsole.log(n)"
+    able = door("%daytona exec --no-raise -- node --experimental-transform-types -e 0").ok().stderr == ""
+    if not able:
+        pytest.skip("no TypeScript without a download here")
+    assert door(code).ok().stdout.strip() == "42"
 
 
 def test_unknown_languages_are_named(door: Door) -> None:
