@@ -105,7 +105,7 @@ class ContextStarter:
         )
 
     async def join(self, toolbox: Toolbox, context_id: str, execution_count: int = 1) -> Started:
-        """The agent in a context that is there already, whoever made it; ``default`` is that of plain clients.
+        """The agent in a context that is there already, whoever made it. ``default`` is plain clients' own.
 
         The context stays, whatever becomes of this. Raises :class:`SandboxError` if no agent answers there.
         """

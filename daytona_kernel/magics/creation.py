@@ -77,8 +77,12 @@ def _create_arguments(parser: Parser) -> None:
 async def create(host: Host, args: argparse.Namespace) -> Result:
     """Make a sandbox and use it for the cells of this notebook from now on. Variables do not come along."""
     timeout_s = seconds_of(args.timeout)
+    mounts = [parse_mount(text) for text in args.volume]
+    options = _options(args)
     client = await host.client()
-    params = await _parameters(client, args)
+    if mounts:
+        options["volumes"] = [await _mount(client, *one) for one in mounts]
+    params = _parameters(args, options)
     with translated("create"):
         sandbox = await _made(host, client, params, timeout_s)
     old = await leave(host)
@@ -102,10 +106,8 @@ async def _made(host: Host, client: AsyncDaytona, params: Any, timeout_s: float)
         raise
 
 
-async def _parameters(client: AsyncDaytona, args: argparse.Namespace) -> Any:
-    """The SDK's parameters; wrong combinations are refused before any sandbox is made."""
-    from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, Resources
-
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What all sandboxes can be given. Raises :class:`UsageError` for wrong values and combinations."""
     _check_combinations(args)
     options: dict[str, Any] = {
         "name": args.name,
@@ -122,10 +124,13 @@ async def _parameters(client: AsyncDaytona, args: argparse.Namespace) -> Any:
     for name in ("auto_stop", "auto_archive", "auto_delete"):
         if getattr(args, name) is not None:
             options[f"{name}_interval"] = minutes(getattr(args, name), f"--{name.replace('_', '-')}")
-    mounts = [parse_mount(text) for text in args.volume]
-    if mounts:
-        options["volumes"] = [await _mount(client, *one) for one in mounts]
-    options = {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _parameters(args: argparse.Namespace, options: dict[str, Any]) -> Any:
+    """The SDK's parameters."""
+    from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, Resources
+
     if args.image:
         sizes = {name: getattr(args, name) for name in ("cpu", "memory", "disk") if getattr(args, name)}
         resources = Resources(**sizes) if sizes else None

@@ -57,10 +57,11 @@ async def background(host: Host, args: argparse.Namespace) -> Result:
     """Start a program in the background: a job, which outlives cell and kernel. The value is its name."""
     argv = checked_argv(args.argv)
     environment = checked_environment(args.env)
+    if args.name:
+        checked_name(args.name, "job")
     sandbox = await host.sandbox()
     jobs = await find_jobs(host)
     name = args.name or _free_name(argv[0], {job.name for job in jobs})
-    checked_name(name, "job")
     if any(job.name == name for job in jobs):
         raise UsageError(f"There is a job {name!r} already.", hint=f"%daytona kill {name} ends it.")
     await start_job(sandbox, name, command_line(argv, args.cwd, environment))

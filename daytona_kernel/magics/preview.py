@@ -99,11 +99,11 @@ async def preview(host: Host, args: argparse.Namespace) -> Result:
     The link is signed: whoever has it can open it until it expires. It is part of what the notebook shows, so
     it is saved with it. --standard gives a link that works only with a token.
     """
+    expires_s = checked_expiry(args.expires)
+    _check_height(args.height)
     if args.port is None:
         return await _listening(host)
     _check_reserved(args.port, args.allow_reserved)
-    expires_s = checked_expiry(args.expires)
-    _check_height(args.height)
     if args.revoke:
         return await _revoke(host, args.port)
     if args.show_token and not args.standard:
