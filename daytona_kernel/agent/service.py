@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -140,13 +141,11 @@ class Agent:
     def _answer(self, request: Content) -> Content:
         task = self.loop.create_task(self._dispatch(request))
         for _ in range(100):
-            try:
-                self.loop.run_until_complete(task)
-                return task.result()
-            except BaseException:
-                # A signal between two steps of the loop, or user code that stopped the loop.
-                if task.done() and not task.cancelled():
-                    break
+            # A signal may come between two steps of the loop, and user code may stop it.
+            with suppress(BaseException):
+                self.loop.run_forever()
+            if task.done():
+                break
         try:
             return task.result()
         except BaseException:
@@ -158,8 +157,13 @@ class Agent:
         except BaseException:
             self._mend()
             return self._report()
-        self._mend()
-        return reply
+        else:
+            self._mend()
+            return reply
+        finally:
+            # Here and not with run_until_complete(), under which a task that the cell has just made would
+            # take its first step before the cell ends. Under ipykernel it does so afterwards.
+            self.loop.stop()
 
     def _mend(self) -> None:
         """After user code: a forked child ends here; what the process needs is put back."""
