@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,17 @@ def test_a_screenshot_shows_itself_with_its_size(desktop: KernelDoor, tmp_path: 
         "facts = %daytona screenshot --region 0,0,100,50\nprint(facts['width'], facts['height'])"
     )
     assert outcome.ok().stdout.strip() == "100 50"
-    outcome = desktop("%daytona screenshot --format jpeg --quality 50 --scale 0.5").ok()
-    assert "image/jpeg" in outcome.shown[0]
+    refusal = desktop("%daytona screenshot --save /no/such/x.png").failed("UsageError")
+    assert "directory that is not there" in refusal
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_every_format_tells_its_size(desktop: KernelDoor, kind: str) -> None:
+    whole = desktop("facts = %daytona screenshot\nprint(facts['width'], facts['height'])").ok().stdout.split()
+    half = [int(side) // 2 for side in whole]
+    outcome = desktop(f"%daytona screenshot --format {kind} --quality 50 --scale 0.5").ok()
+    assert f"<image/{kind}, {half[0]}x{half[1]}, " in outcome.text
+    assert f"image/{kind}" in outcome.shown[0]
 
 
 def test_mouse_and_keyboard_reach_the_desktop(desktop: KernelDoor) -> None:
@@ -43,6 +53,28 @@ def test_mouse_and_keyboard_reach_the_desktop(desktop: KernelDoor) -> None:
     desktop("%daytona windows").ok()
     desktop("%daytona scroll 10 10 down").ok()
     desktop("%daytona drag 10 10 50 50").ok()
+
+
+def test_the_screen_is_recorded_and_shown(desktop: KernelDoor, tmp_path: Path) -> None:
+    outcome = desktop("recording = %daytona record start --label demo")
+    if "ffmpeg" in outcome.evalue:
+        pytest.skip(outcome.evalue)
+    outcome.ok()
+    while not json.loads(desktop("%daytona record list --json").ok().stdout)[-1]["bytes"]:
+        desktop("%daytona move 300 300").ok()
+    assert "recording" in desktop("%daytona record list").ok().text
+    desktop("%daytona record stop").ok()
+    assert "Nothing is being recorded" in desktop("%daytona record stop").failed("UsageError")
+    outcome = desktop(f"%daytona record download --save {tmp_path}/film.mp4").ok()
+    assert "data:video/mp4;base64," in outcome.html
+    assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+    assert "there already" in desktop(f"%daytona record download --save {tmp_path}/film.mp4").evalue
+    assert "no recording 'other'" in desktop("%daytona record download other").failed("UsageError")
+
+
+def test_a_key_that_is_none_is_named(desktop: KernelDoor) -> None:
+    assert "nonsense" in desktop("%daytona key nonsense").failed("CommandFailed")
 
 
 def test_the_desktop_can_be_viewed_and_stopped(desktop: KernelDoor) -> None:
@@ -63,6 +95,10 @@ def test_the_desktop_can_be_viewed_and_stopped(desktop: KernelDoor) -> None:
         ("screenshot --scale 2", "from 0.1 to 1.0"),
         ("screenshot --format bmp", "invalid choice"),
         ("click 1", "required"),
+        ("click -1 5", "pixels, from 0 up"),
+        ("move 1.5 5", "pixels, from 0 up"),
+        ("type 'a\tb'", "key tab"),
+        ("type a --delay -1", "from 0 up"),
         ("scroll 1 1 left", "invalid choice"),
         ("vnc restart x12", "invalid choice"),
         ("vnc view --expires 0s", "1s to 1d"),
