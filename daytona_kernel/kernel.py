@@ -22,11 +22,13 @@ from ipykernel.kernelbase import Kernel
 from IPython.core.release import version as ipython_version
 from traitlets import Instance, List, Type
 
+from . import beside
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .messages import clean_text, cleaned
 from .session import Interrupted, Session
 from .sink import KernelSink, sendable
+from .usage import Usage
 
 if TYPE_CHECKING:
     from .magics.kerneldoor import CellRunner
@@ -69,8 +71,9 @@ class DaytonaKernel(Kernel):
             remembered=_read_state(self._state_file),
             on_ready=self._remember,
         )
+        self._usage = Usage()
         self._cell_runner: CellRunner | None = None
-        for msg_type in ("comm_open", "comm_msg", "comm_close"):
+        for msg_type in beside.COMM_TYPES:
             self.shell_handlers[msg_type] = self.comm_message
 
     def start(self) -> None:
@@ -79,12 +82,21 @@ class DaytonaKernel(Kernel):
         super().start()
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """Serve the shell channel's messages one after the other, comm messages of widgets too.
+        """Serve the shell channel's messages one after the other.
 
-        The base class lets those overtake a cell that awaits. Here every cell is awaited, and the sandbox
-        serves one request at a time anyway; overtaking would only give the next cell's status a wrong parent.
+        Comm messages overtake a cell that awaits, since it may wait for just that, as under ipykernel 7.4.
         """
-        async with self._main_asyncio_lock:
+        lock = self._main_asyncio_lock
+        if lock.locked() and beside.type_of(self.session, msg) in beside.COMM_TYPES:
+            if await beside.turn_or_awaiting(lock, self.link_session):
+                try:
+                    await self.dispatch_shell(msg, subshell_id=subshell_id)
+                finally:
+                    lock.release()
+            else:
+                await beside.serve_comm(self, msg)
+            return
+        async with lock:
             await self.dispatch_shell(msg, subshell_id=subshell_id)
 
     # -- what the kernel says of itself ------------------------------------------------------------
@@ -324,18 +336,15 @@ class DaytonaKernel(Kernel):
 
     async def comm_message(self, stream: Any, ident: Any, msg: Content) -> None:
         """Pass a comm message (a widget was moved) on to the sandbox."""
-        from base64 import b64encode
-
-        buffers = [b64encode(bytes(buffer)).decode("ascii") for buffer in msg.get("buffers") or []]
-        extra = {"comm_type": msg["header"]["msg_type"], "buffers": buffers}
-        await self._question("comm", msg["content"], {}, **extra)
+        await self._question("comm", msg["content"], {}, **beside.request_of(msg))
 
     async def usage_request(self, stream: Any, ident: Any, parent: Content) -> None:
-        """Answer with the sandbox's use of CPU and memory; without it while a cell runs."""
-        content: Content = {}
-        if not self.link_session.busy:
+        """Answer with the sandbox's use of CPU and memory."""
+        if self.link_session.busy:
+            content = await asyncio.wrap_future(self.link_session.usage_while_busy())
+        else:
             content = await self._question("usage", {}, {})
-        self._send(stream, "usage_reply", content, parent, ident)
+        self._send(stream, "usage_reply", self._usage.reply(content), parent, ident)
 
     async def do_debug_request(self, msg: Content) -> Content:
         """Say that there is no debugger."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from . import wire
 from .errors import DaytonaKernelError
 from .execution import Execution, SpoolReader
 from .toolbox import Toolbox
+
+log = logging.getLogger(__name__)
 
 Content = dict[str, Any]
 
@@ -57,6 +61,45 @@ class Sinks:
         return self._by_id.get(message_id, default)
 
 
+class Aside:
+    """Requests beside a cell that awaits: uploaded as numbered files, which the agent looks for."""
+
+    def __init__(self, execution_id: str) -> None:
+        self._execution_id = execution_id
+        self._waiting: dict[int, asyncio.Future[bool]] = {}
+        self._count = 0
+
+    async def send(self, toolbox: Toolbox, spool: str, request: Content) -> bool:
+        """Whether the cell has served the request; if not, it has ended without."""
+        number = self._count
+        self._count += 1
+        served: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = served
+        path = f"{spool}/aside-{self._execution_id}-{number}"
+        data = wire.dumps(request).encode() + b"\n"
+        for delay in (0.2, 1.0, 0.0):
+            try:
+                await toolbox.upload(path, data)
+                break
+            except DaytonaKernelError as exc:
+                log.warning("a message beside the cell did not get through: %s", exc)
+                await asyncio.sleep(delay)
+        return await served
+
+    def served(self, number: Any) -> None:
+        """The agent has served that request."""
+        future = self._waiting.pop(number, None) if type(number) is int else None
+        if future is not None and not future.done():
+            future.set_result(True)
+
+    def close(self) -> None:
+        """The cell has ended; what it has not served by now it never will."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(False)
+        self._waiting.clear()
+
+
 @dataclass
 class Running:
     """The request that is being served right now."""
@@ -68,6 +111,8 @@ class Running:
     """How many of the interrupts have been passed on to the sandbox."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     input_cancelled: threading.Event = field(default_factory=threading.Event)
+    aside: Aside | None = None
+    """Where comm messages go while the cell awaits."""
 
 
 class LateOutput:

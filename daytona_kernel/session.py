@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import wire
+from . import usage, wire
 from .config import DaytonaSettings
 from .context import ContextStarter, envelope
 from .errors import (
@@ -34,7 +34,7 @@ from .link import Link
 from .lookback import last_cell, left_behind
 from .loopthread import LoopThread
 from .messages import well_formed
-from .running import ConnectionStatus, LateOutput, Running, Sink, Sinks
+from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
 from .sandbox import SandboxManager
 from .toolbox import Toolbox
 
@@ -100,6 +100,7 @@ class Session(LoopThread):
         self._acquiring = asyncio.Lock()
         self._signalling = asyncio.Lock()
         self._asking = asyncio.Lock()
+        self._aside_open = asyncio.Event()
 
     # -- from any thread ---------------------------------------------------------------------------
 
@@ -125,6 +126,20 @@ class Session(LoopThread):
     ) -> concurrent.futures.Future[Content]:
         """Ask the agent something that is no cell: ``complete``, ``inspect``, ``history``, ``comm`` ..."""
         return self.run(self._serve(kind, content, parent, sink, **extra))
+
+    def awaiting(self) -> concurrent.futures.Future[bool]:
+        """Becomes true when a cell awaits, so that it can be sent comm messages. May be cancelled."""
+        return self.run(self._aside_open.wait())
+
+    def comm_beside(
+        self, content: Content, parent: Content, sink: Sink, **extra: Any
+    ) -> concurrent.futures.Future[bool]:
+        """Have the cell that awaits serve a comm message; whether it has, it may have ended before."""
+        return self.run(self._comm_beside(content, parent, sink, **extra))
+
+    def usage_while_busy(self) -> concurrent.futures.Future[Content]:
+        """What the sandbox uses, asked past the cell that runs; empty if it can not be asked."""
+        return self.run(self._usage_while_busy())
 
     def interrupt(self) -> concurrent.futures.Future[None]:
         """Interrupt what runs, as Ctrl-C does. Nothing happens if nothing runs."""
@@ -313,8 +328,7 @@ class Session(LoopThread):
                 self._drop_context()
                 raise error or lost from lost
             finally:
-                self._running = None
-                running.input_cancelled.set()
+                self._ended(running)
             assert execution.result is not None
             return self._finish(execution.result, running)
 
@@ -417,6 +431,19 @@ class Session(LoopThread):
         local = self._toolbox is not None and self._toolbox.endpoint.is_local
         return envelope(kind, content, parent, self.execution_count, local=local, **extra)
 
+    async def _comm_beside(self, content: Content, parent: Content, sink: Sink, **extra: Any) -> bool:
+        running, link = self._running, self._link
+        if running is None or running.aside is None or link is None:
+            return False
+        self._sinks.add(parent, sink)
+        request = self._envelope("comm", content, parent, **extra)
+        return await running.aside.send(link.toolbox, link.spool, request)
+
+    async def _usage_while_busy(self) -> Content:
+        if self._toolbox is None or not self.info.get("pid"):
+            return {}
+        return await usage.ask(self._toolbox, str(self.info["executable"]), int(self.info["pid"]))
+
     async def _serve(self, kind: str, content: Content, parent: Content, sink: Sink, **extra: Any) -> Content:
         async with self._lock:
             async with self._signalling:
@@ -441,10 +468,17 @@ class Session(LoopThread):
                     self.execution_count += 1
                 raise
             finally:
-                self._running = None
-                running.input_cancelled.set()
+                self._ended(running)
                 if keepalive is not None:
                     keepalive.cancel()
+
+    def _ended(self, running: Running) -> None:
+        """A request is over, however it ended."""
+        self._running = None
+        running.input_cancelled.set()
+        self._aside_open.clear()
+        if running.aside is not None:
+            running.aside.close()
 
     def _finish(self, done: Content, running: Running) -> Content:
         """Take up what the agent said at the end, and get ready for the next request."""
@@ -603,6 +637,12 @@ class Session(LoopThread):
     def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink) -> None:
         if frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
+        elif frame.type == "aside":
+            running.aside = Aside(frame.execution_id)
+            self._aside_open.set()
+        elif frame.type == "aside_done":
+            if running.aside is not None:
+                running.aside.served(frame.content.get("number"))
         elif (content := well_formed(frame.type, frame.content)) is not None:
             self._sinks.get(frame.parent, sink).publish(frame.type, content, frame.metadata, frame.buffers)
         else:

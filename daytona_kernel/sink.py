@@ -20,12 +20,26 @@ STDIN_POLL_MS = 50
 class KernelSink:
     """Publishes one request's output with that request's parent header, from the session's thread."""
 
-    def __init__(self, kernel: DaytonaKernel, *, silent: bool = False, attended: bool = False) -> None:
-        """``attended``: whether a person is likely to be there to read a status line."""
+    def __init__(
+        self,
+        kernel: DaytonaKernel,
+        *,
+        silent: bool = False,
+        attended: bool = False,
+        request: tuple[Content, Any] | None = None,
+    ) -> None:
+        """``attended``: whether a person is likely to be there to read a status line.
+
+        ``request``: the message and its routing prefixes, if it is not the one that the kernel serves.
+        """
         self._kernel = kernel
         # Annotated as bytes there, but it is the list of a message's routing prefixes.
-        self._ident: Any = kernel._get_shell_context_var(kernel._shell_parent_ident)
-        self.parent: Content = sendable(kernel.get_parent("shell"), self._ident)
+        self._ident: Any
+        if request is None:
+            self._ident = kernel._get_shell_context_var(kernel._shell_parent_ident)
+            self.parent: Content = sendable(kernel.get_parent("shell"), self._ident)
+        else:
+            self._ident, self.parent = request[1], sendable(*request)
         self.silent = silent
         self._attended = attended and not silent and not kernel.settings.headless
         self._status_shown = False

@@ -17,6 +17,7 @@ from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.tokenutil import token_at_cursor
 
+from .aside import Aside
 from .interrupts import Interrupts
 from .outbox import Outbox
 from .shell import ZMQInteractiveShell, make_shell, safe_str
@@ -35,6 +36,7 @@ class IPythonBackend:
         self._interrupts = interrupts
         self._context = contextvars.copy_context()
         self._parents = outbox.parents
+        self.aside: Aside | None = None
         # One context for all cells: a context variable set in one is there in the next.
         self._takes_meta = "cell_meta" in inspect.signature(InteractiveShell.run_cell).parameters
 
@@ -122,10 +124,14 @@ class IPythonBackend:
         else:  # what the cell sets in context variables is lost there
             task = self._context.run(loop.create_task, coroutine)
         result = None
+        if self.aside is not None:
+            self.aside.open(loop)
         with self._interrupts.cancelling(lambda: _cancel_soon(loop, task)):
             try:
                 result = await task
             finally:
+                if self.aside is not None:
+                    self.aside.close()
                 shell.events.trigger("post_execute")
                 if not options["silent"]:
                     shell.events.trigger("post_run_cell", result)

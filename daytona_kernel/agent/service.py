@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from . import usage
+from .aside import Aside
 from .interrupts import Interrupts
 from .obituary import Obituary
 from .outbox import Outbox
@@ -64,6 +65,7 @@ class Agent:
         self.obituary = Obituary(self.spool.path, self.outbox)
         self.backend: Any = None
         self._comms: Any = None
+        self._aside = Aside(self.outbox, self.spool.path, self._comm_aside)
         self._seen: dict[str, None] = {}
         self._streams: dict[str, Any] = {}
         self.fixed: dict[str, Any] = {}
@@ -190,6 +192,7 @@ class Agent:
             # Never back: another notebook may count in here, too, and the history wants a number once only.
             self.backend.execution_count = max(request["execution_count"], self.backend.execution_count)
         if kind == "execute":
+            self._aside.execution_id = request["id"]
             self.stdin.install(content.get("allow_stdin", False))
             try:
                 return dict(await self.backend.execute(content))
@@ -200,7 +203,7 @@ class Agent:
         if kind == "comm_info":
             return self._comm_info(content)
         if kind == "usage":
-            return usage.usage()
+            return usage.usage(os.getpid())
         if kind == "shutdown":
             return self._shutdown()
         with self.interrupts.raising():
@@ -308,6 +311,7 @@ class Agent:
         except ImportError:
             return backend
         self._comms = comms.install(self.outbox)
+        backend.aside = self._aside
         shell = backend.shell
         shell.kernel.comm_manager = self._comms
         app = standins.install(shell, shell.kernel, comms.BaseComm, comms.CommManager)
@@ -317,6 +321,18 @@ class Agent:
     async def _comm(self, request: Content) -> Content:
         if self._comms is None:
             return {"status": "error"}
+        with self.interrupts.raising():
+            self._handle_comm(request)
+        return {"status": "ok"}
+
+    def _comm_aside(self, request: Content) -> None:
+        """A comm message while a cell awaits. An interrupt that hits its handler ends only that."""
+        try:
+            self._handle_comm(request)
+        except BaseException:
+            self._report()
+
+    def _handle_comm(self, request: Content) -> None:
         from base64 import b64decode
 
         from . import comms
@@ -324,10 +340,8 @@ class Agent:
         message = dict(request["parent"])
         message["content"] = request["content"]
         message["buffers"] = [memoryview(b64decode(item)) for item in request.get("buffers", [])]
-        self.outbox.parents.set_here(self.outbox.parents.served)
-        with self.interrupts.raising():
-            comms.handle(self._comms, request["comm_type"], message)
-        return {"status": "ok"}
+        self.outbox.parents.set_here(_whole_message(request))
+        comms.handle(self._comms, request["comm_type"], message)
 
     def _comm_info(self, content: Content) -> Content:
         if self._comms is None:

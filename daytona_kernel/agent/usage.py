@@ -1,4 +1,8 @@
-"""How much CPU and memory the sandbox uses, for Jupyter's ``usage_request``."""
+"""How much CPU and memory the sandbox uses, for Jupyter's ``usage_request``.
+
+The agent answers between cells. While one runs, the kernel runs this file as a program in the sandbox: it uses
+the standard library alone.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,20 @@ import time
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
-_last = {"time": 0.0, "cpu": 0.0}
 
 
-def usage() -> dict[str, Any]:
-    """The content of a ``usage_reply``: of this worker and its children, and of the sandbox around them.
+def usage(pid: int) -> dict[str, Any]:
+    """The content of a ``usage_reply``: of a process and its descendants, and of the sandbox around them.
 
-    Memory is in bytes and CPU in percent of one core since the last call. The limits come from the cgroup
-    where there is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
+    Memory is in bytes. ``cpu_seconds`` and ``at`` (of a clock that all processes share) are for the kernel,
+    which makes ``kernel_cpu`` of two answers: percent of one core. The limits come from the cgroup where there
+    is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
     """
-    reply: dict[str, Any] = {"hostname": socket.gethostname(), "pid": os.getpid()}
-    now, used = time.monotonic(), sum(os.times()[:4])
-    elapsed = now - _last["time"] if _last["time"] else 0.0
-    reply["kernel_cpu"] = 100.0 * (used - _last["cpu"]) / elapsed if elapsed > 0 else 0.0
-    _last.update(time=now, cpu=used)
-    reply["kernel_memory"] = _resident_bytes()
+    reply: dict[str, Any] = {"hostname": socket.gethostname(), "pid": pid}
+    family = _family(pid)
+    reply["at"] = time.monotonic()
+    reply["cpu_seconds"] = sum(_cpu_seconds(one) for one in family)
+    reply["kernel_memory"] = sum(_resident_bytes(one) for one in family)
     reply["cpu_count"] = _cpu_count()
     total, available = _memory()
     if total:
@@ -38,9 +41,39 @@ def usage() -> dict[str, Any]:
     return reply
 
 
-def _resident_bytes() -> int:
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the third on; empty if there is no such process."""
     try:
-        with open("/proc/self/statm") as file:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all below it."""
+    children: dict[int, list[int]] = {}
+    try:
+        for name in os.listdir("/proc"):
+            if name.isdigit() and (fields := _stat(int(name))):
+                children.setdefault(int(fields[1]), []).append(int(name))
+    except OSError:
+        pass
+    family = [pid]
+    for one in family:  # it grows meanwhile
+        family += children.get(one, [])
+    return family
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = _stat(pid)
+    ticks = sum(map(int, fields[11:15]))  # own and waited-for children's, in user and system mode
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
