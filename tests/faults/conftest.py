@@ -36,6 +36,7 @@ class ProxiedServer:
 
     server: LocalServer
     proxy_port: int
+    directory: Path
 
     @property
     def port(self) -> int:
@@ -87,7 +88,7 @@ def local_server() -> Iterator[ProxiedServer]:
         paths = local_paths(os.environ)
         server = ensure_running(paths, ["--advertise", f"http://127.0.0.1:{proxy_port}"])
     try:
-        yield ProxiedServer(server, proxy_port)
+        yield ProxiedServer(server, proxy_port, root)
     finally:
         stop(paths)
         shutil.rmtree(root, ignore_errors=True)
