@@ -46,6 +46,10 @@ if __name__ == "__main__":
 """
 
 
+FRONT_END_DATA = frozenset({"lab", "labextensions", "nbextensions", "kernels"})
+"""Directories of Jupyter data that only servers and front ends need; they hold hundreds of files."""
+
+
 class PythonUnusableError(Exception):
     """The interpreter that a sandbox should be made from does not exist or does not work."""
 
@@ -158,6 +162,22 @@ def write_environment(target: Path, inside: str, info: PythonInfo, *, bare: bool
             versioned.below("site-packages") as packages,
         ):
             packages.write("_host_packages.pth", _host_packages(info, bare=bare))
+        if not bare:
+            with top.below("share") as share, share.below("jupyter") as own:
+                _link_files(own, Path(info.prefix, "share", "jupyter"), FRONT_END_DATA)
+
+
+def _link_files(own: SafeDir, host: Path, without: frozenset[str] = frozenset()) -> None:
+    """Link the host's Jupyter data, such as nbconvert's templates: libraries look in ``sys.prefix``.
+
+    Single files, since pip replaces a link to a file, but would follow one to a directory.
+    """
+    for path in host.iterdir() if host.is_dir() else ():
+        if path.is_dir() and path.name not in without:
+            with own.below(path.name) as below:
+                _link_files(below, path)
+        elif path.is_file() and not own.has(path.name):
+            own.link(path.name, str(path))
 
 
 def _host_packages(info: PythonInfo, *, bare: bool) -> str:

@@ -15,9 +15,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-OPENAPI = Path("/work/shared/reference/openapi/toolbox.json")
-"""The published description of the API; outside the repository, so tests that use it are skipped without."""
-
 
 @dataclass
 class Daemon:

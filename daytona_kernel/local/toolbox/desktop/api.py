@@ -223,7 +223,8 @@ def keyboard_hold(*, down: bool) -> Callable[[web.Request], Awaitable[web.Respon
 async def recording_start(request: web.Request) -> web.Response:
     """Begin to record."""
     label = (await body_fields(request)).text("label", "")
-    return web.json_response(request.app[RECORDINGS].start(label).describe(), status=201)
+    recording = await request.app[RECORDINGS].start(label)
+    return web.json_response(recording.describe(), status=201)
 
 
 async def recording_stop(request: web.Request) -> web.Response:

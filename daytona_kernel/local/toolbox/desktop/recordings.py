@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from .session import Desktop
 
 FRAMES_PER_SECOND = 15
 FINISH_SECONDS = 10.0
+BEGIN_SECONDS, POLL_SECONDS = 10.0, 0.02
 """How long ffmpeg may take to finish a file."""
 _FILE_NAME = re.compile(r".+_(?P<id>[0-9a-f]{16})\.mp4")
 
@@ -45,6 +47,11 @@ class Recording:
     def active(self) -> bool:
         """Whether it is still being written."""
         return self.child is not None and self.child.returncode is None
+
+    @property
+    def written(self) -> bool:
+        """Whether there is a file; what is stopped before leaves none."""
+        return os.path.exists(self.path)
 
     def describe(self) -> dict[str, Any]:
         """Give it as the API shows it."""
@@ -81,11 +88,21 @@ class Recordings:
         wanted = self._desktop.environment().get("DAYTONA_RECORDINGS_DIR") or ".daytona/recordings"
         return os.path.join(self._home, wanted)
 
-    def start(self, label: str) -> Recording:
-        """Begin to record the screen.
+    async def start(self, label: str) -> Recording:
+        """Begin to record the screen, and return when ffmpeg does.
 
-        :raises ToolboxError: 503 without a desktop or without ffmpeg.
+        :raises ToolboxError: 503 without a desktop or without ffmpeg, 500 if ffmpeg ends at once.
         """
+        recording, child = self._begin(label)
+        deadline = asyncio.get_running_loop().time() + BEGIN_SECONDS
+        while not recording.written and asyncio.get_running_loop().time() < deadline:
+            if child.returncode is not None:
+                del self._known[recording.id]
+                raise ToolboxError(500, f"ffmpeg ended at once, with {child.returncode}")
+            await asyncio.sleep(POLL_SECONDS)
+        return recording
+
+    def _begin(self, label: str) -> tuple[Recording, Child]:
         env = self._desktop.environment()
         program = need(["ffmpeg"], env, code="RECORDING_FFMPEG_NOT_FOUND")["ffmpeg"]
         self._desktop.need_running()
@@ -105,7 +122,7 @@ class Recordings:
         recording = Recording(number, path, now, child=child)
         child.on_end(lambda _: setattr(recording, "ended_at", time.time()))
         self._known[number] = recording
-        return recording
+        return recording, child
 
     def find(self, number: str) -> Recording:
         """Find a recording.
@@ -178,8 +195,6 @@ async def _within(child: Child, seconds: float) -> None:
 
     :raises TimeoutError: if it takes longer.
     """
-    import asyncio
-
     try:
         await asyncio.wait_for(child.wait(), seconds)
     except asyncio.TimeoutError as exc:  # another class before Python 3.11
