@@ -350,11 +350,7 @@ async def test_python_has_the_host_s_packages_unless_bare(running: Running) -> N
     assert (await running.run(bare, find))[0] != 0
     # A program that runs in the sandbox finds nbconvert's templates below sys.prefix.
     templates = "python3 -c 'from nbconvert import HTMLExporter; HTMLExporter(); print(5)'"
-    assert await running.run(
-        default,
-        templates
-        + "; ls -laR /opt/venv/share | head -30; python3 -c 'import sys; print(sys.prefix)'; ls /tmp/venv/share",
-    ) == (0, "5\n")
+    assert await running.run(default, templates) == (0, "5\n")
     code, output = await running.run(bare, "python -m pip --version; which python python3 pip bash")
     assert (code, "/opt/venv/bin/pip" in output) == (0, True)
     for each in (default, bare):
