@@ -85,8 +85,12 @@ class Runner:
             home.mkdir()
             if beside is not None:
                 copy_files(beside, home)
-            with Path(directory, "log").open("wb") as log:
-                return await self._run(copy.deepcopy(notebook), home, log)
+            log = Path(directory, "log")
+            try:
+                with log.open("wb") as file:
+                    return await self._run(copy.deepcopy(notebook), home, file)
+            except RuntimeError as error:
+                return Run(trouble=f"does not start: {error}: {log.read_text('utf-8', 'replace')[-500:]}")
 
     async def _run(self, notebook: NotebookNode, home: Path, log: Any) -> Run:
         client = NotebookClient(
