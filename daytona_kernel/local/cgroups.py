@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+PREFIX = "daytona-kernel-"
+"""How the names of servers' groups begin; the server's process id comes next."""
 MAX_PROCESSES = 2048
 """Processes and threads of one sandbox: enough for a browser, too few for a fork bomb to do harm."""
 PERIOD_MICROSECONDS = 100_000
@@ -76,7 +79,7 @@ def settings(controller: str, *, unified: bool, memory: int, cpus: int) -> list[
 def find_bases(name: str) -> dict[str, tuple[Path, bool]]:
     """For each controller this server's directory, made, and whether it is in the unified hierarchy."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN.read_text().splitlines()
     except OSError:
         return {}
     found: dict[str, tuple[Path, bool]] = {}
@@ -115,7 +118,18 @@ def _make(path: Path) -> bool:
         path.mkdir(exist_ok=True)
     except OSError:
         return False
+    remove_abandoned(path.parent)
     return os.access(path, os.W_OK)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the groups of servers that were killed; those that still hold processes stay."""
+    for base in directory.glob(f"{PREFIX}*"):
+        pid = base.name[len(PREFIX) :].partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            for group in (*(entry for entry in base.iterdir() if entry.is_dir()), base):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 
-from .cgroups import MAX_PROCESSES, Cgroups
+from .cgroups import MAX_PROCESSES, PREFIX, Cgroups
 from .daemon import Daemon, descendants, marked_pids
 from .isolation import Isolation, PlainProcesses
 from .records import SandboxRecord
@@ -29,7 +29,7 @@ class Limiter:
 
     def __init__(self, isolation: Isolation) -> None:
         self._isolation = isolation
-        self._cgroups = Cgroups(f"daytona-kernel-{os.getpid()}-{os.urandom(3).hex()}")
+        self._cgroups = Cgroups(f"{PREFIX}{os.getpid()}-{os.urandom(3).hex()}")
 
     @property
     def enforced(self) -> list[str]:
