@@ -139,50 +139,38 @@ async def set_public(request: web.Request) -> web.Response:
     return answer(state, sandbox)
 
 
-async def set_auto_stop(request: web.Request) -> web.Response:
-    """``POST …/autostop/{minutes}``; 0 switches it off."""
-    state, sandbox = found(request)
-    minutes = path_integer(request, "value")
-    if minutes < 0:
-        raise bad_request("Auto-stop interval must be non-negative")
-    sandbox.record.auto_stop_interval = minutes
-    state.manager.save(sandbox)
-    return answer(state, sandbox)
+def interval(field: str, check: Callable[[int], int]) -> Handler:
+    """A handler for ``POST …/{what}/{minutes}``: sets one field of the record to what `check` makes of it."""
+
+    async def handler(request: web.Request) -> web.Response:
+        state, sandbox = found(request)
+        setattr(sandbox.record, field, check(path_integer(request, "value")))
+        state.manager.save(sandbox)
+        return answer(state, sandbox)
+
+    return handler
 
 
-async def set_auto_pause(request: web.Request) -> web.Response:
-    """``POST …/autopause/{minutes}``; 0 switches it off."""
-    state, sandbox = found(request)
-    minutes = path_integer(request, "value")
-    if minutes < 0:
-        raise bad_request("Auto-pause interval must be non-negative")
-    sandbox.record.auto_pause_interval = minutes
-    state.manager.save(sandbox)
-    return answer(state, sandbox)
+def not_negative(what: str) -> Callable[[int], int]:
+    """A check for minutes of which 0 switches something off. It raises ``ApiError`` 400."""
+
+    def check(minutes: int) -> int:
+        if minutes < 0:
+            raise bad_request(f"{what} must be non-negative")
+        return minutes
+
+    return check
 
 
-async def set_auto_archive(request: web.Request) -> web.Response:
-    """``POST …/autoarchive/{minutes}``; 0 stands for the maximum."""
-    state, sandbox = found(request)
-    sandbox.record.auto_archive_interval = creation.check_archive_interval(path_integer(request, "value"))
-    state.manager.save(sandbox)
-    return answer(state, sandbox)
-
-
-async def set_auto_delete(request: web.Request) -> web.Response:
-    """``POST …/autodelete/{minutes}``; 0 deletes at the stop, negative never."""
-    state, sandbox = found(request)
-    sandbox.record.auto_delete_interval = max(path_integer(request, "value"), -1)
-    state.manager.save(sandbox)
-    return answer(state, sandbox)
+def never_below_minus_one(minutes: int) -> int:
+    """Auto-delete: 0 deletes at the stop, negative never."""
+    return max(minutes, -1)
 
 
 async def set_ttl(request: web.Request) -> web.Response:
     """``POST …/ttl/{minutes}``: destroy so many minutes from now; 0 never."""
     state, sandbox = found(request)
-    minutes = path_integer(request, "value")
-    if minutes < 0:
-        raise bad_request("TTL must be non-negative")
+    minutes = not_negative("TTL")(path_integer(request, "value"))
     clock = state.manager.clock
     sandbox.record.ttl_minutes = minutes or None
     sandbox.record.auto_destroy_at = clock.now() + clock.minutes(minutes) if minutes else None
@@ -295,10 +283,16 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{one}/snapshot", operation(snapshot_of)),
         web.put(f"{one}/labels", set_labels),
         web.post(f"{one}/public/{{value:true|false}}", set_public),
-        web.post(f"{one}/autostop/{{value}}", set_auto_stop),
-        web.post(f"{one}/autopause/{{value}}", set_auto_pause),
-        web.post(f"{one}/autoarchive/{{value}}", set_auto_archive),
-        web.post(f"{one}/autodelete/{{value}}", set_auto_delete),
+        web.post(
+            f"{one}/autostop/{{value}}", interval("auto_stop_interval", not_negative("Auto-stop interval"))
+        ),
+        web.post(
+            f"{one}/autopause/{{value}}", interval("auto_pause_interval", not_negative("Auto-pause interval"))
+        ),
+        web.post(
+            f"{one}/autoarchive/{{value}}", interval("auto_archive_interval", creation.check_archive_interval)
+        ),
+        web.post(f"{one}/autodelete/{{value}}", interval("auto_delete_interval", never_below_minus_one)),
         web.post(f"{one}/ttl/{{value}}", set_ttl),
         web.post(f"{one}/last-activity", last_activity),
         web.post(f"{one}/network-settings", network_settings),

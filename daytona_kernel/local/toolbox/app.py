@@ -7,6 +7,7 @@ from aiohttp import web
 from . import (
     children,
     code_run,
+    downloads,
     files,
     git,
     info,
@@ -17,7 +18,7 @@ from . import (
     pty_api,
     session_api,
     system,
-    transfer,
+    uploads,
 )
 from .desktop import api as desktop
 from .errors import error_middleware
@@ -27,7 +28,8 @@ MODULES = (
     children,
     info,
     files,
-    transfer,
+    downloads,
+    uploads,
     process,
     code_run,
     session_api,

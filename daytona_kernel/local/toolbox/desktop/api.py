@@ -8,11 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from ..children import CHILDREN
+from ..downloads import send_file
 from ..errors import ToolboxError
 from ..fields import Fields, body_fields, query_fields
 from ..ports import ALIASES
 from ..settings import SETTINGS, SPAWN_ENV
-from ..transfer import send_file
 from . import keyboard, pointer, screen
 from .recordings import Recordings
 from .session import Desktop
