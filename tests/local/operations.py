@@ -7,6 +7,7 @@ description (OpenAPI) is not part of the repository; what looks into it is left 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import re
 from dataclasses import dataclass
@@ -15,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 CONTROL, TOOLBOX = "daytona_api_client", "daytona_toolbox_api_client"
 DESCRIPTIONS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi"
 DESCRIPTION = {CONTROL: DESCRIPTIONS / "api.json", TOOLBOX: DESCRIPTIONS / "toolbox.json"}
+SDK_VERSION = "0.226.1"
+"""The one whose operations are listed in the tests and in ``docs/local-server.md``."""
+other_sdk = pytest.mark.skipif(
+    importlib.metadata.version("daytona") != SDK_VERSION, reason=f"lists the operations of SDK {SDK_VERSION}"
+)
 METHODS = ("get", "post", "put", "patch", "delete")
 
 _PUBLIC = re.compile(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .endpoints import CONTROL_NOTES, PAGE, TOOLBOX_NOTES, page_with, rows, table_text
-from .operations import TOOLBOX, operations, used_by_sdk
+from .operations import TOOLBOX, operations, other_sdk, used_by_sdk
+
+pytestmark = other_sdk
 
 
 def test_page_has_the_table_that_code_and_notes_make() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..operations import CONTROL, check_answer, described, operations, used_by_sdk
+from ..operations import CONTROL, check_answer, described, operations, other_sdk, used_by_sdk
 from .conftest import Running
 
 
@@ -155,6 +155,7 @@ async def test_what_is_refused_is_refused_with_a_reason(running: Running) -> Non
         assert len(body["message"]) > 40
 
 
+@other_sdk
 def test_every_operation_that_the_sdk_uses_is_called_or_has_a_reason() -> None:
     """All that the SDK calls; what remains of client and description is nobody's business here."""
     called = {(call.method, call.path) for call in CALLS}

@@ -19,7 +19,7 @@ import pytest
 
 from daytona_kernel.local.toolbox.desktop import programs
 
-from ..operations import TOOLBOX, check_answer, described, operations
+from ..operations import TOOLBOX, check_answer, described, operations, other_sdk
 from .conftest import Daemon, start_daemon
 
 MISSING = [name for name in (*programs.PACKAGES, "xterm") if programs.find(name, os.environ) is None]
@@ -358,6 +358,7 @@ async def test_a_call_without_what_it_needs_is_400_everywhere(client: aiohttp.Cl
             check_error(json.loads(text), method, real, answer.status)
 
 
+@other_sdk
 def test_every_operation_is_called_or_has_a_reason() -> None:
     """Of the SDK's client, and of the description where it is at hand."""
     called = {(call.method, call.path) for calls in FAMILIES.values() for call in calls}
