@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..sandbox import Service
 
-COLOURS = {"started": "#1a7f37", "error": "#cf222e", "build_failed": "#cf222e"}
+COLOURS = {"started": "#2da44e", "error": "#e5534b", "build_failed": "#e5534b"}
 
 
 def _help_arguments(parser: Parser) -> None:
@@ -146,7 +146,7 @@ class _Coloured(Markup):
 
 def coloured(state: str) -> Markup:
     """A state in the colour that goes with it."""
-    colour = COLOURS.get(state, "#9a6700")
+    colour = COLOURS.get(state, "#bf8700")
     markup = _Coloured(f'<b style="color:{colour}">{escape(state)}</b>')
     markup.plain = state
     return markup

@@ -89,7 +89,34 @@ class Host(ABC):
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Ask the person for a line, on a thread of its own; ``None`` if nobody can be asked."""
 
- as it is, if there is one. One that is being made is waited for."""
+    def progress(self, line: str | None) -> None:
+        """Show how far a command is, in place of the line before; ``None``: the last one stays."""
+        self.write("\n" if line is None else f"\r{line}", error=True)
+
+    async def ask(self, prompt: str, *, password: bool = False) -> str:
+        """Ask the person for a line. Raises :class:`UsageError` where nobody can be asked."""
+        cancelled = threading.Event()
+        try:
+            answer = await asyncio.to_thread(self.ask_blocking, prompt, password, cancelled)
+        finally:
+            cancelled.set()
+        if answer is None:
+            raise UsageError(f"There is nobody to ask: {prompt.strip()}")
+        return answer
+
+    # -- what commands work on -------------------------------------------------------------------------
+
+    async def sandbox(self) -> AsyncSandbox:
+        """The notebook's sandbox, made or started if need be; looked at once for each command."""
+        sandbox = self.session.manager.sandbox
+        if self._checked and sandbox is not None:
+            return sandbox
+        sandbox = await self._announced(self.session.ensure_sandbox())
+        self._checked = True
+        return sandbox
+
+    async def settled_sandbox(self) -> AsyncSandbox | None:
+        """The notebook's sandbox as it is, if there is one. One that is being made is waited for."""
         if self.session.manager.sandbox is None:
             await self._announced(self.session.settled())
         return self.session.manager.sandbox
@@ -123,27 +150,3 @@ class Host(ABC):
     async def client(self) -> AsyncDaytona:
         """The SDK's client, for what concerns more than the notebook's sandbox."""
         return await self.session.manager.client()
-    async def ask(self, prompt: str, *, password: bool = False) -> str:
-        """Ask the person for a line. Raises :class:`UsageError` where nobody can be asked."""
-        cancelled = threading.Event()
-        try:
-            answer = await asyncio.to_thread(self.ask_blocking, prompt, password, cancelled)
-        finally:
-            cancelled.set()
-        if answer is None:
-            raise UsageError(f"There is nobody to ask: {prompt.strip()}")
-        return answer
-
-    # -- what commands work on -------------------------------------------------------------------------
-
-    async def sandbox(self) -> AsyncSandbox:
-        """The notebook's sandbox, made or started if need be; looked at once for each command."""
-        sandbox = self.session.manager.sandbox
-        if self._checked and sandbox is not None:
-            return sandbox
-        sandbox = await self._announced(self.session.ensure_sandbox())
-        self._checked = True
-        return sandbox
-
-    async def settled_sandbox(self) -> AsyncSandbox | None:
-        """The notebook's sandbox
