@@ -44,6 +44,11 @@ class KernelSink:
         self._attended = attended and not silent and not kernel.settings.headless
         self._status_shown = False
 
+    @property
+    def attended(self) -> bool:
+        """Whether a person is likely to be there to read what is only for them."""
+        return self._attended
+
     def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
         """Send an IOPub message."""
         kernel = self._kernel

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import threading
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -15,9 +16,18 @@ from ..session import Interrupted, Session
 from . import registry
 from .cells import RemoteError
 from .host import Bundle, Host, Result
+from .words import escape
 
 Content = dict[str, Any]
 Execute = Callable[[Content], Awaitable[Content]]
+
+
+class LocalSink(Sink, Protocol):
+    """Where the output of a kernel's request goes."""
+
+    @property
+    def attended(self) -> bool:
+        """Whether a person is likely to be there to read what is only for them."""
 
 
 class KernelHost(Host):
@@ -27,14 +37,22 @@ class KernelHost(Host):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.sink: Sink | None = None
+        self.sink: LocalSink | None = None
         self.silent = False
         self.allow_stdin = False
+        self.shown = False
+        """Whether the cell may have shown something already."""
+        self._waits = False
+        self._displays: dict[str, str] = {}
 
     def publish(self, type: str, content: Content, metadata: Bundle, buffers: tuple[bytes, ...]) -> None:
         """Send an IOPub message, unless the request is silent."""
-        if self.sink is not None and not self.silent:
-            self.sink.publish(type, content, dict(metadata), buffers)
+        if self.sink is None or self.silent:
+            return
+        if self._waits:
+            self.status(None)
+        self.shown = True
+        self.sink.publish(type, content, dict(metadata), buffers)
 
     def write(self, text: str, *, error: bool = False) -> None:
         """Send a stream message."""
@@ -46,9 +64,40 @@ class KernelHost(Host):
         self.publish("display_data", content, {}, ())
 
     def status(self, text: str | None) -> None:
-        """Show it in the cell, and remove it again without a trace."""
-        if self.sink is not None and not self.silent:
+        """Show it in the cell, and remove it again without a trace, or in a cell with output leave a gap."""
+        if self.sink is None or self.silent:
+            return
+        if self._waits or not self.shown:
+            self._waits = text is not None
             self.sink.status(text)
+            return
+        # To take it away would take away what the cell has shown.
+        self._replace("status", text or "")
+        if text is None:
+            self._displays.pop("status", None)
+
+    def progress(self, line: str | None) -> None:
+        """Show it in a display of its own, where somebody may be there to see it."""
+        if line is None:
+            self._displays.pop("progress", None)
+        else:
+            self._replace("progress", line)
+
+    def _replace(self, kind: str, text: str) -> None:
+        """Show a line in place of the one before of its kind."""
+        if self.sink is None or self.silent or not self.sink.attended:
+            return
+        update = kind in self._displays
+        if not update and not text:
+            return
+        display_id = self._displays.setdefault(kind, uuid.uuid4().hex)
+        html = f'<code style="white-space:pre">{escape(text)}</code>' if text else ""
+        content = {
+            "data": {"text/plain": text, "text/html": html},
+            "metadata": {},
+            "transient": {"display_id": display_id},
+        }
+        self.publish("update_display_data" if update else "display_data", content, {}, ())
 
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Send an ``input_request``; ``None`` if the front end said that it answers none."""
@@ -98,7 +147,7 @@ class CellRunner:
         running = self._running
         return running is not None and running.cancel()
 
-    async def run(self, parts: list[Part], content: Content, sink: Sink, execute: Execute) -> Content:
+    async def run(self, parts: list[Part], content: Content, sink: LocalSink, execute: Execute) -> Content:
         """Run the parts in order until one fails; the content of the reply.
 
         ``execute`` runs a remote part and gives its raw reply. Raises what a local command raises.
@@ -110,6 +159,7 @@ class CellRunner:
             self._unremembered.append((count, content["code"]))
         host = self.host
         host.sink, host.silent, host.allow_stdin = sink, content["silent"], content["allow_stdin"]
+        host.shown = False
         reply: Content = {"status": "ok", "user_expressions": {}, "payload": []}
         try:
             for index, part in enumerate(parts):
@@ -131,6 +181,7 @@ class CellRunner:
         self, part: Part, content: Content, reply: Content, execute: Execute, *, last: bool
     ) -> Content:
         if isinstance(part, Remote):
+            self.host.shown = True
             return await self._remote(part.code, content, reply, execute, last=last)
         try:
             result = await self._local(part)

@@ -12,7 +12,7 @@ UPDATE_S = 0.25
 
 
 class Progress:
-    """Shows how far a command is, on stderr in one line that is written over, as tqdm does.
+    """Shows how far a command is, in one line that is written over, as tqdm does.
 
     Nothing is shown of what takes less than a second. Use it as a context manager.
     """
@@ -32,7 +32,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
         if self._width:
             self._show()
-            self._host.write("\n", error=True)
+            self._host.progress(None)
 
     def add(self, count: float) -> None:
         """Count on."""
@@ -55,5 +55,5 @@ class Progress:
             unit_scale=self._unit == "B",
             unit_divisor=1024,
         )
-        self._host.write("\r" + line.ljust(self._width), error=True)
+        self._host.progress(line.ljust(self._width))
         self._width = len(line)

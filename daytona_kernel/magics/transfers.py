@@ -20,7 +20,7 @@ from . import files
 from .host import CommandFailed, Host, Result, UsageError
 from .progress import Progress
 from .registry import Parser, command
-from .words import duration, printable, size, table_html, table_text
+from .words import Markup, duration, escape, printable, size, table_html, table_text
 
 LOCAL = "local"
 """Completer of arguments that name files of this machine."""
@@ -326,8 +326,14 @@ def _report(verb: str, outcome: Outcome, skipped: int, deleted: list[str], name:
     ]
     more = f"\n… and {len(moved) - SHOWN_FILES} more" if len(moved) > SHOWN_FILES else ""
     text = f"{head}\n{table_text((), rows)}{more}".rstrip() if moved or skipped or not outcome.errors else ""
-    html = table_html((), rows, head) + more if rows else ""
+    rich = [(*row[:2], _wrapping(row[2])) for row in rows]
+    html = table_html((), rich, head) + more if rows else ""
     return Result(value, text, html, error=_failure(outcome.errors))
+
+
+def _wrapping(text: str) -> Markup:
+    """A long word that may be broken where the page is narrow."""
+    return Markup(f'<small style="white-space:normal;overflow-wrap:anywhere">{escape(text)}</small>')
 
 
 def _failure(errors: list[tuple[str, str]]) -> CommandFailed | None:

@@ -1,4 +1,4 @@
-"""One JupyterLab server and one browser for a module of tests; private folders for both."""
+"""One JupyterLab server and one browser for all tests of this package; private folders for both."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 KERNEL = os.environ.get("DAYTONA_KERNEL_TEST_KERNEL", "daytona")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that JupyterLab shows."""
     return tmp_path_factory.mktemp("lab")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
     """Return a page of a running JupyterLab, in a running browser."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed (extra: lab)")

@@ -39,7 +39,12 @@ QUIET = (  # noqa: SIM905 (one per line would take a page)
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --lang=en-US"
 ).split()
 
+# The page is not as far as that yet.
+IGNORED = [StaleElementReferenceException, ElementClickInterceptedException, IndexError, StopIteration]
+
 Locator = tuple[str, str]
+SPLASH = "#jupyterlab-splash"
+"""What is shown while the page, or a theme, loads."""
 
 
 def missing() -> str:
@@ -148,7 +153,7 @@ class LabPage:
             self.driver,
             PATIENCE,
             poll_frequency=0.05,
-            ignored_exceptions=[StaleElementReferenceException, ElementClickInterceptedException, IndexError],
+            ignored_exceptions=IGNORED,
         )
         try:
             return wait.until(condition)
@@ -269,6 +274,24 @@ class LabPage:
         menus = self.driver.find_elements(By.CSS_SELECTOR, ".lm-MenuBar-item")
         next(menu for menu in menus if menu.text == "Run").click()
         self.find(".lm-Menu-item[data-command='runmenu:run-all']").click()
+
+    def set_theme(self, name: str) -> None:
+        """Choose Settings > Theme > *name*."""
+
+        def item(kind: str, text: str) -> WebElement:
+            found = self.driver.find_elements(By.CSS_SELECTOR, kind)
+            return next(element for element in found if element.text.strip() == text)
+
+        def click(kind: str, text: str) -> None:
+            self.until(lambda _: [item(kind, text).click()], f"{text!r} to click on")
+
+        click(".lm-MenuBar-item", "Settings")
+        click(".lm-Menu-item", "Theme")
+        click(".lm-Menu-item", name)
+        shown = (
+            f"return document.body.dataset.jpThemeName === {name!r} && !document.querySelector('{SPLASH}')"
+        )
+        self.until(lambda driver: driver.execute_script(shown), f"the theme {name!r}")
 
     def save(self) -> None:
         self.type(Keys.CONTROL + "s")
