@@ -62,8 +62,39 @@ class IPythonBackend:
 
     async def execute(self, content: Content) -> Content:
         """Run a cell; the content of its ``execute_reply``."""
+        code = content["code"]
+        options, prepared = self._prepare(content)
+        if self.shell.should_run_async(code, **prepared):
+            result = await self._run_async(code, options, prepared)
+        else:
+            with self._interrupts.raising():
+                result = self._context.run(self.shell.run_cell, code, **options)
+        return self._reply(content, result)
+
+    def _prepare(self, content: Content) -> tuple[Content, Content]:
+        """The options of ``run_cell``, and what ``run_cell_async`` wants besides them."""
         shell = self.shell
-        result = await self._run(content)
+        for count, text in content.get("earlier_cells") or ():
+            # Cells with %daytona lines, which the kernel ran in parts without history.
+            self._number_from(count)
+            shell.history_manager.store_inputs(count, shell.transform_cell(text), text)
+        self._number_from(shell.execution_count)
+        options = {
+            "silent": content["silent"],
+            "store_history": content["store_history"],
+            "cell_id": content.get("cell_id"),
+        }
+        if self._takes_meta:
+            options["cell_meta"] = content.get("cell_meta")
+        self._context.run(self._parents.set_here, self._parents.served)
+        code = content["code"]
+        try:
+            return options, {"transformed_cell": shell.transform_cell(code), "preprocessing_exc_tuple": None}
+        except Exception:
+            return options, {"transformed_cell": code, "preprocessing_exc_tuple": sys.exc_info()}
+
+    def _reply(self, content: Content, result: Any) -> Content:
+        shell = self.shell
         error = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
         if result.success and not shell._last_traceback_during_displayhook:
             reply: Content = {"status": "ok", "user_expressions": {}}
@@ -80,32 +111,6 @@ class IPythonBackend:
         reply["payload"] = shell.payload_manager.read_payload()
         shell.payload_manager.clear_payload()
         return reply
-
-    async def _run(self, content: Content) -> Any:
-        shell = self.shell
-        code = content["code"]
-        for count, text in content.get("earlier_cells") or ():
-            # Cells with %daytona lines, which the kernel ran in parts without history.
-            self._number_from(count)
-            shell.history_manager.store_inputs(count, shell.transform_cell(text), text)
-        self._number_from(shell.execution_count)
-        options = {
-            "silent": content["silent"],
-            "store_history": content["store_history"],
-            "cell_id": content.get("cell_id"),
-        }
-        if self._takes_meta:
-            options["cell_meta"] = content.get("cell_meta")
-        self._context.run(self._parents.set_here, self._parents.served)
-        prepared: Content = {"preprocessing_exc_tuple": None}
-        try:
-            prepared["transformed_cell"] = shell.transform_cell(code)
-        except Exception:
-            prepared = {"transformed_cell": code, "preprocessing_exc_tuple": sys.exc_info()}
-        if shell.should_run_async(code, **prepared):
-            return await self._run_async(code, options, prepared)
-        with self._interrupts.raising():
-            return self._context.run(shell.run_cell, code, **options)
 
     def _number_from(self, count: int) -> None:
         """Make ``In[count]`` the next cell, also where the cells before ran in another process."""

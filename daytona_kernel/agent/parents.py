@@ -13,6 +13,12 @@ from typing import Any
 Message = dict[str, Any]
 
 
+class Request(Message):
+    """A request as the message that it was, which user code may look at, and who sent it."""
+
+    idents: tuple[bytes, ...] = ()
+
+
 class Parents:
     """The parents of output, by context."""
 

@@ -20,6 +20,7 @@ from .aside import Aside
 from .interrupts import Interrupts
 from .obituary import Obituary
 from .outbox import Outbox
+from .parents import Request
 from .plain import PlainBackend
 from .spool import SpoolDirectory
 from .stdin import InputBridge, main_thread
@@ -155,7 +156,13 @@ class Agent:
 
     async def _dispatch(self, request: Content) -> Content:
         try:
-            reply = await self._call(request)
+            if request["type"] == "execute":
+                self._before_cell(request)
+                # From here, and not from below: under the cell lie as many calls as under ipykernel, so that
+                # a recursion that never ends has the same traceback.
+                reply = dict(await self.backend.execute(request["content"]))
+            else:
+                reply = await self._call(request)
         except BaseException:
             self._mend()
             return self._report()
@@ -169,6 +176,7 @@ class Agent:
 
     def _mend(self) -> None:
         """After user code: a forked child ends here; what the process needs is put back."""
+        self.stdin.remove()
         if os.getpid() != self._pid:
             os._exit(0)
         for text in self.vitals.put_back():
@@ -182,22 +190,23 @@ class Agent:
         ename = name.__name__ if name else "Exception"
         return {"status": "error", "ename": ename, "evalue": str(value), "traceback": []}
 
-    async def _call(self, request: Content) -> Content:
-        kind, content = request["type"], request["content"]
-        if kind == "hello":
-            return self._hello(content)
+    def _before_cell(self, request: Content) -> None:
+        self._count_and_control(request)
+        self._aside.execution_id = request["id"]
+        self.stdin.install(request["content"].get("allow_stdin", False))
+
+    def _count_and_control(self, request: Content) -> None:
         if "control" in request:
             self.backend.set_control(_whole_message(request["control"]))
         if "execution_count" in request:
             # Never back: another notebook may count in here, too, and the history wants a number once only.
             self.backend.execution_count = max(request["execution_count"], self.backend.execution_count)
-        if kind == "execute":
-            self._aside.execution_id = request["id"]
-            self.stdin.install(content.get("allow_stdin", False))
-            try:
-                return dict(await self.backend.execute(content))
-            finally:
-                self.stdin.remove()
+
+    async def _call(self, request: Content) -> Content:
+        kind, content = request["type"], request["content"]
+        if kind == "hello":
+            return self._hello(content)
+        self._count_and_control(request)
         if kind == "comm":
             return await self._comm(request)
         if kind == "comm_info":
@@ -365,16 +374,17 @@ def _whole_message(request: Content) -> Content:
             header["date"] = datetime.fromisoformat(header["date"].replace("Z", "+00:00"))
         except ValueError:
             pass
-    return {
-        "header": header,
-        "msg_id": header.get("msg_id", ""),
-        "msg_type": header.get("msg_type", ""),
-        "parent_header": parent.get("parent_header") or {},
-        "metadata": parent.get("metadata") or {},
-        "content": request.get("content", {}),
-        "buffers": [],
-        "idents": [ident.encode("latin-1") for ident in parent.get("idents") or ()],
-    }
+    whole = Request(
+        header=header,
+        msg_id=header.get("msg_id", ""),
+        msg_type=header.get("msg_type", ""),
+        parent_header=parent.get("parent_header") or {},
+        metadata=parent.get("metadata") or {},
+        content=request.get("content", {}),
+        buffers=[],
+    )
+    whole.idents = tuple(ident.encode("latin-1") for ident in parent.get("idents") or ())
+    return whole
 
 
 def _has_children() -> bool:

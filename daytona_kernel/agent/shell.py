@@ -315,7 +315,7 @@ class IPythonKernel:
         self.session = Session(outbox)
         self.iopub_socket = object()  # for Session.send, which sends nothing to None
         self.control: dict[str, Any] = {}
-        """The last message of the control channel, and under ``idents`` who sent it."""
+        """The last message of the control channel."""
         self._parents = outbox.parents
 
     def get_parent(self, channel: str | None = None) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class IPythonKernel:
     def _parent_ident(self) -> dict[str, list[bytes]]:
         """Who sent the requests; JupyterLab's debugger and others look here."""
         messages = {"shell": self._parents.get(), "control": self.control}
-        return {name: message.get("idents") or [] for name, message in messages.items()}
+        return {name: list(getattr(message, "idents", ())) for name, message in messages.items()}
 
     @property
     def execution_count(self) -> int:

@@ -15,6 +15,8 @@ class KnownDifference:
 
     reason: str
     lines: tuple[str, ...]
+    always: bool = True
+    """False if there may be no difference, with some versions of Python and ipykernel."""
 
 
 #: Lines of a traceback. Name and value of the error are not among them.
@@ -32,8 +34,10 @@ FRAMES = KnownDifference(
     TRACEBACK,
 )
 DEPTH = KnownDifference(
-    "The cell runs a few frames deeper, so that fewer frames of its own fit under the recursion limit.",
+    "How many calls fit under the recursion limit depends on what calls the cell. Under Python 3.11 and"
+    " ipykernel 7.4 it is the same number, but for the first few cells.",
     TRACEBACK,
+    always=False,
 )
 FOLLOWS_THE_CELL = KnownDifference(
     "When sys.stdout was replaced before a cell began, ipykernel sends what is written to its own stream to"

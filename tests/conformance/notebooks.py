@@ -171,6 +171,7 @@ def load(path: Path) -> tuple[NotebookNode | None, str]:
     """A notebook without its outputs, or `None` and why it is left out."""
     try:
         notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)
     except Exception as error:
         return None, f"can not be read: {type(error).__name__}"
     language = notebook.metadata.get("kernelspec", {}).get("language") or notebook.metadata.get(
