@@ -1,6 +1,6 @@
 """How much CPU and memory the sandbox uses, for Jupyter's ``usage_request``.
 
-The agent answers between cells. While one runs, the kernel runs this file as a program in the sandbox: it uses
+The agent answers between cells. While one runs, the kernel runs this file as a program there: it uses
 the standard library alone.
 """
 
@@ -17,7 +17,7 @@ CGROUP = "/sys/fs/cgroup"
 def usage(pid: int) -> dict[str, Any]:
     """The content of a ``usage_reply``: of a process and its descendants, and of the sandbox around them.
 
-    Memory is in bytes. ``cpu_seconds`` and ``at`` (of a clock that all processes share) are for the kernel,
+    Memory is in bytes. ``cpu_seconds`` and ``at`` (of the clock that processes share) are for the kernel,
     which makes ``kernel_cpu`` of two answers: percent of one core. The limits come from the cgroup where there
     is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
     """
