@@ -181,9 +181,10 @@ class LabPage:
         self.find(self.LAUNCHER_CARD.format(name=kernel)).click()
         self.until_idle()
 
-    def open_notebook(self, name: str) -> None:
-        base, _, query = self.url.partition("?")
-        self.driver.get(f"{base}/tree/{name}?{query}&reset")
+    def open_notebook(self, name: str, path: str = "lab/tree") -> None:
+        """Open it in JupyterLab, or with the *path* ``notebooks`` in Notebook 7, which the server has, too."""
+        base, _, query = self.url.partition("/lab?")
+        self.driver.get(f"{base}/{path}/{name}?{query}&reset")
         self.until_idle()
 
     def until_idle(self) -> None:
@@ -220,6 +221,28 @@ class LabPage:
         """Run the cell with Ctrl+Enter."""
         self.select_cell(index)
         self.type(Keys.CONTROL + Keys.ENTER)
+
+    def complete(self, index: int, whole: str) -> None:
+        """Press Tab at the end of the cell until its word is *whole*.
+
+        Until the page has noticed that there is a word, Tab indents. It waits only a second for the kernel,
+        whose first answer may take longer: then a person presses Tab again.
+        """
+        self.select_cell(index)
+        self.type(Keys.END)
+        self.find(f"{self.CELLS} .jp-mod-completer-enabled")
+        pressed = 0.0
+
+        def completed(_: WebDriver) -> bool:
+            nonlocal pressed
+            if whole in self.cell(index).text:
+                return True
+            if time.monotonic() > pressed + 3:
+                pressed = time.monotonic()
+                self.type(Keys.TAB)
+            return False
+
+        self.until(completed, f"the completion {whole!r}")
 
     def prompt(self, index: int) -> str:
         """Return ``[1]:``, ``[*]:`` and so on."""
@@ -292,6 +315,11 @@ class LabPage:
             f"return document.body.dataset.jpThemeName === {name!r} && !document.querySelector('{SPLASH}')"
         )
         self.until(lambda driver: driver.execute_script(shown), f"the theme {name!r}")
+
+    def restart_and_run_all(self) -> None:
+        """Click the toolbar's button for it, and agree to the restart."""
+        self.find(f"{self.NOTEBOOK} [data-jp-item-name='restart-and-run'] jp-button").click()
+        self.find(".jp-Dialog .jp-mod-warn").click()
 
     def save(self) -> None:
         self.type(Keys.CONTROL + "s")

@@ -1,4 +1,4 @@
-"""What a person sees in JupyterLab, in a real browser."""
+"""What a person sees in JupyterLab and in Notebook 7, in a real browser."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def test_tab_completes_and_shift_tab_explains(page: LabPage, notebook: str) -> N
     page.open_notebook(notebook)
     page.run_cell(0)
     page.until_done(0)
-    page.select_cell(1)
-    page.type(Keys.END, Keys.TAB)
-    page.until(lambda _: "word_list" in page.cell(1).text or "word_list" in page.text(), "the completion")
+    page.complete(1, "word_list")
     page.select_cell(2)
     page.type(Keys.END, Keys.SHIFT + Keys.TAB)
     assert "number of items" in page.find(".jp-Tooltip").text
@@ -124,3 +122,106 @@ def test_run_all_stops_at_the_error_and_shows_its_source(
         return bool(cells[0]["outputs"]) and cells[0]["outputs"][-1]["ename"] == "ValueError"
 
     page.until(saved, "the error in the saved notebook")
+
+
+@pytest.mark.cells(
+    "count = 10\nprint('first', count)", "count += 1\nprint('second', count)", "'end of the notebook'"
+)
+def test_restart_and_run_all_begins_with_nothing(page: LabPage, notebook: str) -> None:
+    page.open_notebook(notebook)
+    for index in (0, 1, 1):
+        page.run_cell(index)
+        page.until_done(index)
+    page.until_output(1, "second 12")
+    page.restart_and_run_all()
+    page.until_output(1, "second 11")
+    page.until_output(2, "'end of the notebook'")
+    assert [page.prompt(index) for index in range(3)] == ["[1]:", "[2]:", "[3]:"]
+
+
+SLIDER = """from ipywidgets import interact
+@interact(x=(0, 10))
+def square(x=3):
+    print(f"{x} squared is {x * x}")"""
+
+
+@pytest.mark.cells(SLIDER, "square.widget.children[0].value")
+def test_a_slider_that_is_moved_calls_the_function_in_the_sandbox(page: LabPage, notebook: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.open_notebook(notebook)
+    page.run_cell(0)
+    page.until_output(0, "3 squared is 9")
+    handle = page.find(f"{page.CELLS} .widget-slider .noUi-handle")
+    for value in (4, 5, 6, 7):
+        handle.send_keys(Keys.ARROW_RIGHT)
+        page.until_output(0, f"{value} squared is {value * value}")
+    page.run_cell(1)
+    page.until_output(1, "7")
+
+
+BUTTON = """import ipywidgets
+out = ipywidgets.Output()
+button = ipywidgets.Button(description="press")
+presses = []
+def pressed(_):
+    presses.append(1)
+    with out:
+        print("pressed", len(presses))
+button.on_click(pressed)
+bar = ipywidgets.IntProgress(max=3)
+ipywidgets.link((bar, "value"), (slider := ipywidgets.IntSlider(max=3), "value"))
+ipywidgets.VBox([button, out, bar])"""
+
+AWAITING = """import asyncio
+print("press again")
+while len(presses) < 3:
+    await asyncio.sleep(0.01)
+print("seen", len(presses))"""
+
+
+@pytest.mark.cells(BUTTON, AWAITING)
+def test_a_button_writes_into_an_output_widget_also_while_a_cell_awaits(page: LabPage, notebook: str) -> None:
+    page.open_notebook(notebook)
+    page.run_cell(0)
+    button = page.find(f"{page.CELLS} .jupyter-button")
+    button.click()
+    page.until_output(0, "pressed 1")
+    page.run_cell(1)
+    page.until_output(1, "press again")
+    button.click()
+    page.until_output(0, "pressed 2")
+    button.click()
+    page.until_output(1, "seen 3")
+    page.until_output(0, "pressed 3")
+
+
+@pytest.mark.cells(
+    "word_list = ['kept']\nprint('shown', 6 * 7)",
+    "word_l",
+    "len",
+    "name = input('who? ')\nprint('hello', name)",
+    "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)",
+    "word_list",
+)
+def test_notebook_7_runs_completes_explains_asks_and_interrupts(page: LabPage, notebook: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    pytest.importorskip("notebook", reason="notebook is not installed (extra: test)")
+    page.open_notebook(notebook, "notebooks")
+    page.run_cell(0)
+    page.until_output(0, "shown 42")
+    page.complete(1, "word_list")
+    page.select_cell(2)
+    page.type(Keys.END, Keys.SHIFT + Keys.TAB)
+    assert "number of items" in page.find(".jp-Tooltip").text
+    page.type(Keys.ESCAPE)
+    page.run_cell(3)
+    page.find(".jp-Stdin-input").send_keys("Ada\n")
+    page.until_output(3, "hello Ada")
+    page.run_cell(4)
+    page.until_output(4, "begun")
+    page.interrupt()
+    page.until_output(4, "KeyboardInterrupt")
+    page.run_cell(5)
+    page.until_output(5, "['kept']")
