@@ -23,6 +23,7 @@ from IPython.core.release import version as ipython_version
 from traitlets import Instance, List, Type
 
 from . import beside
+from .completeness import completeness
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
 from .messages import clean_text, cleaned
@@ -38,6 +39,8 @@ Content = dict[str, Any]
 SHUTDOWN_TIMEOUT_S = 4.5
 """Jupyter kills a kernel 5 s after it was asked to end."""
 PARENT_POLL_S = 1.0
+HISTORY_PATIENCE_S = 0.7
+"""jupyter_console waits a second."""
 CONTROL_END_S = 2.0
 PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
 """What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
@@ -319,13 +322,27 @@ class DaytonaKernel(Kernel):
         pattern: str | None = None,
         unique: bool = False,
     ) -> Content:
-        """Look into the history that the shell in the sandbox keeps."""
+        """Look into the history that the shell in the sandbox keeps.
+
+        A console asks before its first prompt, and takes an answer that comes late for that to its next
+        question: so there is none if the sandbox is not there soon.
+        """
+        if not self.link_session.info:
+            ready = asyncio.wrap_future(self.link_session.run(self.link_session.settled()))
+            await asyncio.wait([ready], timeout=HISTORY_PATIENCE_S)
+            if not self.link_session.info:
+                return {"status": "ok", "history": []}
         content = {"hist_access_type": hist_access_type, "output": output, "raw": raw, "session": session}
         content.update(start=start, stop=stop, n=n, pattern=pattern, unique=unique)
         return await self._question("history", content, {"status": "ok", "history": []})
 
     async def do_is_complete(self, code: str) -> Content:
-        """Whether ``code`` is complete, by the sandbox's own Python."""
+        """Whether ``code`` is complete, by the sandbox's own Python; by this one until that is there.
+
+        A console waits for the answer at its first line, for a second, and else never asks again.
+        """
+        if not self.link_session.info:
+            return completeness(code)
         return await self._question("is_complete", {"code": code}, {"status": "unknown"})
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: Content) -> None:

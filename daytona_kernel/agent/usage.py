@@ -18,8 +18,8 @@ def usage(pid: int) -> dict[str, Any]:
     """The content of a ``usage_reply``: of a process and its descendants, and of the sandbox around them.
 
     Memory is in bytes. ``cpu_seconds`` and ``at`` (of the clock that processes share) are for the kernel,
-    which makes ``kernel_cpu`` of two answers: percent of one core. The limits come from the cgroup where there
-    is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
+    which makes ``kernel_cpu`` of two answers: percent of one core. The limits come from the cgroup where
+    there is one: ``nproc`` and ``free`` show the host's (Daytona's documentation says so).
     """
     reply: dict[str, Any] = {"hostname": socket.gethostname(), "pid": pid}
     family = _family(pid)

@@ -182,7 +182,7 @@ class LabPage:
         self.until_idle()
 
     def open_notebook(self, name: str, path: str = "lab/tree") -> None:
-        """Open it in JupyterLab, or with the *path* ``notebooks`` in Notebook 7, which the server has, too."""
+        """Open it in JupyterLab, or with the *path* ``notebooks`` in Notebook 7, which is there, too."""
         base, _, query = self.url.partition("/lab?")
         self.driver.get(f"{base}/{path}/{name}?{query}&reset")
         self.until_idle()

@@ -50,6 +50,11 @@ async def test_a_service_that_can_not_be_reached(place: Place, unused_tcp_port: 
     async with running_notebook(place, DAYTONA_API_KEY="k", DAYTONA_API_URL=url) as notebook:
         await failed(notebook, "ConnectionFailed", "DAYTONA_API_URL", "run the cell again")
         await alive(notebook)
+        # What a console asks at its first prompt needs no sandbox; it never asks again if nothing comes.
+        found = await notebook.request("is_complete_request", {"code": "for i in x:"})
+        assert found.content == {"status": "incomplete", "indent": "    "}
+        content = {"hist_access_type": "tail", "n": 10, "output": False, "raw": True}
+        assert (await notebook.request("history_request", content)).content["history"] == []
 
 
 async def test_a_url_that_is_none(place: Place) -> None:
