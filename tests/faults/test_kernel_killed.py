@@ -79,6 +79,27 @@ async def test_variables_and_missed_output_are_found_again(faulty: Faulty, first
         await second.close()
 
 
+async def test_a_notebook_that_is_opened_elsewhere_finds_what_runs(faulty: Faulty, first: Notebook) -> None:
+    """Another machine knows the sandbox's name and nothing else; the first kernel is gone, or asleep."""
+    running = first.start("kept = 5; print('before', flush=True); told('go'); print('after')")
+    await running.printed("before")
+    state = await killed(first)
+    second = Notebook.open(faulty, sandbox=state["sandbox_id"], name="elsewhere")
+    try:
+        assert await attach(second) == {"context_id": state["context_id"], "running": True}
+        output = missed(second)
+        await output.printed("before")
+        await second.tell("go")
+        assert (await output.reply())["status"] == "ok"
+        assert output.lines == ["before", "after"]
+        assert (await second.run("print(kept)")).lines == ["5"]
+    finally:
+        sandbox = second.session.manager.sandbox
+        assert sandbox is not None
+        await asyncio.wait_for(asyncio.wrap_future(second.session.run(sandbox.delete())), 60)
+        await second.close()
+
+
 async def test_a_cell_that_is_waited_for_can_be_interrupted(faulty: Faulty, first: Notebook) -> None:
     running = first.start("print('begun', flush=True); time.sleep(600)")
     await running.printed("begun")
