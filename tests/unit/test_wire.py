@@ -8,6 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
@@ -190,6 +191,52 @@ def test_a_frame_after_a_broken_one_is_still_found() -> None:
     items = split([RS + "{broken\n", *lines_of(good)])
     assert shown(items) == RS + "{broken\n"
     assert received(items) == [good]
+
+
+@given(st.lists(frames, min_size=3, max_size=5), st.data())
+def test_a_torn_line_harms_none_but_itself(sent: list[Frame], data: st.DataObject) -> None:
+    """Some characters of one line are gone, not its end: all others are found, and nothing is dropped."""
+    lines = lines_of(*sent)
+    victim = data.draw(st.integers(0, len(lines) - 1))
+    line = lines[victim]
+    start = data.draw(st.integers(0, len(line) - 2))
+    end = data.draw(st.integers(start + 1, len(line) - 1))
+    torn = line[:start] + line[end:]
+    items = split([*lines[:victim], torn, *lines[victim + 1 :]])
+    found = [item for item in items if isinstance(item, Line)]
+    whole = [parsed for index, text in enumerate(lines) if index != victim for parsed in split([text])]
+    assert [item for item in found if item in whole] == whole
+    if len(found) == len(whole):  # else what is left of it is a line still, such as a shorter text
+        assert shown(items) == torn
+
+
+@given(
+    st.lists(frames, max_size=4),
+    st.lists(st.text(st.sampled_from('\x1e{}[]":,xnptdce01 \n'), max_size=30), min_size=5, max_size=5),
+    st.lists(st.integers(0, 4000), max_size=10),
+)
+def test_garbage_between_lines_hides_none_of_them(
+    sent: list[Frame], garbage: list[str], cuts: list[int]
+) -> None:
+    """Also what looks like the beginning of a line, as long as it ends with one of its own."""
+    lines = lines_of(*sent)
+    text = "".join(noise + "\n" + line for noise, line in zip(garbage, [*lines, ""], strict=False))
+    items = split(cut(text, cuts))
+    assert received(item for item in items if isinstance(item, Line) and item.execution_id == ID) == sent
+    noise = sum(len(noise) + 1 for noise, _ in zip(garbage, [*lines, ""], strict=False))
+    assert len(shown(items)) == noise
+
+
+@given(
+    st.text(st.sampled_from('\x1e{}[]":,xnptdce01\\ \n'), max_size=200),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+def test_no_garbage_makes_the_receiver_raise(text: str, cuts: list[int]) -> None:
+    receiver = Receiver("x")
+    for item in split(cut(text, cuts)):
+        if isinstance(item, Line):
+            with suppress(Gap):
+                receiver.feed(item)
 
 
 def test_a_line_without_end_is_given_up_instead_of_growing_for_ever() -> None:
