@@ -25,6 +25,8 @@ MIN_EXPIRES_S, MAX_EXPIRES_S = 1, 86_400
 DEFAULT_EXPIRES = "1h"
 """The service's own default is a minute, which is over before most pages are looked at."""
 WAIT_TRIES = 30
+ANNOUNCED_TRY = 3
+"""From this try on, the person is told what is waited for."""
 SERVE_PREFIX = "serve-"
 
 
@@ -286,6 +288,7 @@ async def serve(host: Host, args: argparse.Namespace) -> Result:
     if job is not None and (args.restart or job.exit_code is not None):
         await jobs.end_job(sandbox, job)
         line, job = line or job.command, None
+    begun = job is None
     if job is None:
         if not line:
             raise UsageError(
@@ -294,7 +297,12 @@ async def serve(host: Host, args: argparse.Namespace) -> Result:
             )
         await _check_free(host, args.port)
         job = await jobs.start_job(sandbox, name, line)
-    await _wait_until_it_answers(host, sandbox, job, args.port, args.wait)
+    try:
+        await _wait_until_it_answers(host, sandbox, job, args.port, args.wait)
+    except asyncio.CancelledError:
+        if begun:
+            await asyncio.shield(jobs.end_job(sandbox, job))
+        raise
     return await show_link(await signed_link(host, sandbox, args.port, expires_s), args)
 
 
@@ -328,14 +336,19 @@ async def _wait_until_it_answers(
     host: Host, sandbox: AsyncSandbox, job: jobs.Job, port: int, tries: int
 ) -> None:
     toolbox = await host.toolbox()
-    for attempt in range(tries):
-        if await run_script(toolbox, ANSWERS, port=port):
-            return
-        job = await jobs.one_job(host, job.name)
-        if job.exit_code is not None:
-            break
-        # Most servers need less than a second; a page of patience afterwards.
-        await asyncio.sleep(0.2 if attempt < 3 else 1)
+    try:
+        for attempt in range(tries):
+            if attempt == ANNOUNCED_TRY:
+                host.status(f"Waiting for port {port} to answer …")
+            if await run_script(toolbox, ANSWERS, port=port):
+                return
+            job = await jobs.one_job(host, job.name)
+            if job.exit_code is not None:
+                break
+            # Most servers need less than a second; a page of patience afterwards.
+            await asyncio.sleep(0.2 if attempt < ANNOUNCED_TRY else 1)
+    finally:
+        host.status(None)
     out, err = await jobs.job_logs(sandbox, job)
     last = "\n".join((out + err).splitlines()[-20:])
     what = f"ended ({job.state})" if job.exit_code is not None else f"did not answer within {tries} tries"

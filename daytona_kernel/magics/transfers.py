@@ -64,6 +64,7 @@ async def upload(host: Host, args: argparse.Namespace) -> Result:
 
     SRC... [DEST]: the last of several words is the destination, unless --to is given or all of them are files
     here. A destination that ends in / or is a directory gets the files in it. Existing files are overwritten.
+    A file appears under its name when all of it is there; after an interrupt, --sync moves what is missing.
     """
     sources, destination = _split_destination(args.sources, args.to)
     if args.delete and not args.sync:
@@ -141,16 +142,34 @@ def _near(path: str) -> str:
 
 def _collect(path: Path, name: str, found: list[Found], errors: list[tuple[str, str]]) -> None:
     if not path.is_dir():
-        found.append((path, name))
+        _collect_file(path, name, found, errors)
         return
-    for root, folders, names in os.walk(
-        path, onerror=lambda exc: errors.append((str(exc.filename), str(exc)))
-    ):
+
+    def unreadable(exc: OSError) -> None:
+        errors.append((str(exc.filename), str(exc)))
+
+    for root, folders, names in os.walk(path, onerror=unreadable):
         folders.sort()
         below = os.path.normpath(os.path.join(name, os.path.relpath(root, path)))
+        links = filter(os.path.islink, (os.path.join(root, one) for one in folders))
+        errors.extend((link, "a link to a directory is skipped") for link in links)
         if not folders and not names:
             found.append((Path(root), below))
-        found += [(Path(root, one), f"{below}/{one}") for one in sorted(names)]
+        for one in sorted(names):
+            _collect_file(Path(root, one), f"{below}/{one}", found, errors)
+
+
+def _collect_file(path: Path, name: str, found: list[Found], errors: list[tuple[str, str]]) -> None:
+    """Take a file up, or say why not: reading from a pipe or a device may never end."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as exc:
+        errors.append((str(path), exc.strerror or str(exc)))
+        return
+    if regular:
+        found.append((path, name))
+    else:
+        errors.append((str(path), "not a regular file"))
 
 
 def _upload_items(found: list[Found], destination: str, resolved: str, into: bool) -> list[Item]:
@@ -160,8 +179,8 @@ def _upload_items(found: list[Found], destination: str, resolved: str, into: boo
         remote = f"{resolved.rstrip('/')}/{name}" if into else resolved
         try:
             info = path.stat()
-        except OSError:
-            items.append(Item(path, remote, 0, 0o644, 0.0))  # the transfer says what is wrong with it
+        except OSError:  # gone since; the transfer says so
+            items.append(Item(path, remote, 0, 0o644, 0.0))
             continue
         length = -1 if stat.S_ISDIR(info.st_mode) else info.st_size
         items.append(Item(path, remote, length, stat.S_IMODE(info.st_mode) & 0o777, info.st_mtime))
@@ -210,7 +229,8 @@ async def download(host: Host, args: argparse.Namespace) -> Result:
     """Copy files of the sandbox to this machine, with their permissions and times.
 
     SRC... [DEST]: the last of several words is the destination. Nothing is written outside of it, and nothing
-    is overwritten without --force (or --sync, for files that differ).
+    is overwritten without --force (or --sync, for files that differ). A file appears under its name when
+    all of it is there; after an interrupt, --sync moves what is missing.
     """
     sources, destination = (args.sources, args.to) if args.to else _last_is_destination(args.sources)
     toolbox = await host.toolbox()

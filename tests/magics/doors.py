@@ -83,6 +83,7 @@ class KernelDoor:
                 on_text(content["text"])
             elif message["msg_type"] in ("display_data", "update_display_data"):
                 outcome.shown.append(content["data"])
+                on_text(str(content["data"].get("text/plain", "")))
             elif message["msg_type"] == "execute_result":
                 outcome.results.append(content["data"])
             elif message["msg_type"] == "execute_input":
@@ -111,7 +112,7 @@ class KernelDoor:
                 waiting = False
                 self.manager.interrupt_kernel()
 
-        outcome = self(code, on_text=interrupt)
+        outcome = self(code, on_text=interrupt, allow_stdin=True)  # somebody is there, so more is shown
         assert not waiting, f"never seen: {when!r} in {outcome}"
         return outcome
 

@@ -6,7 +6,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from .doors import Door
+import pytest
+
+from .doors import Door, IPythonDoor
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000a49444154789c6300010000050001"
@@ -205,3 +207,40 @@ def test_control_characters_in_names_reach_no_terminal(door: Door, place: str) -
     text = door(f"%daytona ls {place}").ok().text
     assert "\x1b" not in text
     assert "\\x1b[31m" in text
+
+
+def names(door: Door, place: str) -> list[str]:
+    """The files of a directory of the sandbox, hidden ones included."""
+    return door(f"%daytona exec -- ls -A {place}").ok().stdout.split()
+
+
+def test_an_interrupted_transfer_leaves_nothing_half_written(
+    ipython: IPythonDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress is shown from the first block on, so that the interrupt comes while files are moved."""
+    monkeypatch.setattr("daytona_kernel.magics.progress.SHOW_AFTER_S", 0.0)
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(512 << 20)
+    ipython("%daytona mkdir interrupted").ok()
+    outcome = ipython.interrupted(f"%daytona upload {tmp_path}/big --to interrupted/", "upload:")
+    assert outcome.ename == "KeyboardInterrupt"
+    assert names(ipython, "interrupted") == []
+    ipython("%daytona exec -- truncate -s 512M interrupted/big").ok()
+    outcome = ipython.interrupted(f"%daytona download interrupted/big --to {tmp_path}/here/", "download:")
+    assert outcome.ename == "KeyboardInterrupt"
+    assert list((tmp_path / "here").iterdir()) == []
+    ipython("%daytona rm -r interrupted").ok()
+
+
+def test_what_is_no_file_is_not_waited_for(door: Door, place: str, tmp_path: Path) -> None:
+    """Reading from a pipe that nobody writes to would never end, and could not be interrupted."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "pipe")
+    (tmp_path / "folder" / "file").write_text("x")
+    (tmp_path / "folder" / "link").symlink_to(tmp_path)
+    message = door(f"%daytona upload {tmp_path}/folder --to {place}/").failed("CommandFailed")
+    assert "pipe: not a regular file" in message
+    assert "link: a link to a directory" in message
+    assert names(door, f"{place}/folder") == ["file"]
+    door(f"%daytona exec -- mkfifo {place}/pipe").ok()
+    assert "not a regular file" in door(f"%daytona download {place}/pipe --to {tmp_path}/p").evalue

@@ -110,3 +110,21 @@ def test_a_server_that_ends_shows_its_last_lines(door: Door, port: int) -> None:
     )
     assert "no such module" in message
     assert "exit 2" in message
+
+
+def test_an_interrupt_ends_the_wait_and_the_server_that_was_waited_for(door: Door) -> None:
+    outcome = door.interrupted("%daytona serve 8219 -- sleep 600", "Waiting for port 8219")
+    assert outcome.ename == "KeyboardInterrupt"
+    assert "8219" not in door("%daytona jobs").ok().text
+
+
+def test_a_server_is_restarted_where_it_was(door: Door) -> None:
+    """The directory and the command stay, though only the port is named."""
+    port = {"kernel": 8221, "ipython": 8222}[door.name]
+    door("%daytona mkdir 'served here'").ok()
+    command = f"python3 -m http.server {port}"
+    door(f"%daytona serve {port} --cwd 'served here' -- {command}").ok()
+    before = door("%daytona jobs --json").ok().stdout
+    door(f"%daytona serve {port} --restart").ok()
+    assert door("%daytona jobs --json").ok().stdout == before
+    door(f"%daytona serve {port} --stop").ok()
