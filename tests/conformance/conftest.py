@@ -10,9 +10,33 @@ import pytest
 import pytest_asyncio
 
 from .corpus import Family
+from .differences import by_reason
 from .pair import Pair, running_pair
 from .private import private_server
 from .recording import Recording, record_family
+
+COMPARED = "test_corpus.py::test_cell_gives_the_same["
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many cells were compared, and name the differences that are known."""
+    reports = {
+        word: [one for one in terminalreporter.getreports(word) if COMPARED in one.nodeid]
+        for word in ("passed", "failed")
+    }
+    count = sum(map(len, reports.values()))
+    if not count:
+        return
+    passed = {one.nodeid.partition("[")[2].removesuffix("]") for one in reports["passed"]}
+    known = {reason: len(passed.intersection(names)) for reason, names in by_reason().items()}
+    differing, unexplained = sum(known.values()), len(reports["failed"])
+    terminalreporter.section("cells compared with python3")
+    terminalreporter.line(
+        f"{count} cells: {len(passed) - differing} equal, {differing} differ as known, {unexplained} otherwise"
+    )
+    for reason, number in known.items():
+        if number:
+            terminalreporter.line(f"{number:4}: {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)

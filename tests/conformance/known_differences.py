@@ -137,3 +137,66 @@ KNOWN: dict[str, KnownDifference] = {
     ),
     "world/modules loaded": KnownDifference("The kernel's sockets are not in the sandbox.", VALUE),
 }
+
+#: What no cell can show: messages, timing, files. Name, and how and why it differs.
+PROTOCOL: dict[str, str] = {
+    "Debugger": (
+        "`debug_request` is refused with `success: false`, and the kernel's specification says"
+        " `debugger: false`: no debug adapter runs in the sandbox. `%debug`, `breakpoint()` and `pdb`"
+        " work through the input box."
+    ),
+    "Subshells": (
+        "`kernel_info_reply` lists no `kernel subshells`, as the protocol has it for kernels without;"
+        " requests for one are refused. The interpreter of a sandbox runs one execution at a time."
+    ),
+    "Comm messages beside a cell": (
+        "While a cell awaits, comm messages are served at once, as by ipykernel 7.4. We publish"
+        " `busy` and `idle` around each, as the specification asks; ipykernel publishes neither."
+    ),
+    "Interrupts": (
+        "The specification says `interrupt_mode: message`. An interrupt before the sandbox is ready"
+        " ends the cell with KeyboardInterrupt, and it has not run."
+    ),
+    "First cell": (
+        "If the sandbox takes longer than 2 s, and a person may be there (`allow_stdin`), the first"
+        " cell shows what it waits for; a `clear_output` removes that before its first output."
+    ),
+    "Output after the cell": (
+        "What threads and tasks print when no cell runs is fetched from the sandbox every 0.2 s at"
+        " first, and every 3 s at last if nothing comes. It belongs to the last cell that ran, or to"
+        " the cell that the task is from; under ipykernel what a thread prints belongs to the last"
+        " request of any kind, a completion for example."
+    ),
+    "Files": (
+        "`%save`, `%history -f`, `%%writefile` and the like write into the sandbox, not to the"
+        " machine of the kernel. `%daytona download` brings files over."
+    ),
+    "History": ("It is kept in the sandbox, and as long as that; it is empty until the sandbox is ready."),
+    "kernel_info": (
+        "Versions of Python and IPython are those of the sandbox. The banner has one more line, and"
+        " `help_links` has Daytona's documentation instead of those of libraries."
+    ),
+    "usage_reply": ("The sandbox's processes and limits, not those of the kernel's machine."),
+    "Plain Python": (
+        "Where the sandbox's Python is too old for this side's IPython, and pip can not install"
+        " another there for want of a network, cells run without magics, and the first cell says so."
+    ),
+}
+
+#: ipykernel's own tests that do not pass here, and why. The rest of test_message_spec.py, test_kernel.py and
+#: test_async.py of 7.4.0 does, with its `tests/utils.py` starting this kernel.
+IPYKERNEL_TESTS: dict[str, str] = {
+    "test_subshells.py, test_message_spec.py::test_subshell, ::test_kernel_info_request": (
+        "They ask for subshells, or that the kernel has them."
+    ),
+    "test_kernel.py::test_save_history": (
+        "It reads the file on the machine of the test; it is in the sandbox."
+    ),
+    "test_kernel.py::test_interrupt_during_pdb_set_trace": (
+        "It passes if the sandbox is ready a second after the kernel was started; else the interrupt"
+        " ends the cell before it begins, and the next one is aborted."
+    ),
+    "test_embed_kernel.py, test_start_kernel.py, test_eventloop.py and others": (
+        "They are about ipykernel's own classes, not about messages."
+    ),
+}

@@ -8,6 +8,7 @@ import pytest
 
 from .conftest import Recordings
 from .corpus import Cell, Family, load_families
+from .differences import PAGE, page
 from .driver import REFERENCE, UNDER_TEST
 from .known_differences import KNOWN, KnownDifference
 from .recording import difference
@@ -59,6 +60,11 @@ def test_known_differences_name_cells() -> None:
     cells = {cell.id for family in FAMILIES for cell in family.cells}
     assert set(KNOWN) <= cells
     assert all(known.reason and known.lines for known in KNOWN.values())
+
+
+def test_the_page_of_differences_is_up_to_date() -> None:
+    """docs/differences.md is what `python -m tests.conformance.differences` writes."""
+    assert PAGE.read_text("utf-8") == page(), "run: python -m tests.conformance.differences"
 
 
 def test_corpus_is_large() -> None:
