@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     differing, unexplained = sum(known.values()), len(reports["failed"])
     terminalreporter.section("cells compared with python3")
     terminalreporter.line(
-        f"{count} cells: {len(passed) - differing} equal, {differing} differ as known, {unexplained} otherwise"
+        f"{count} cells: {len(passed) - differing} equal, {differing} differ as known, {unexplained} more"
     )
     for reason, number in known.items():
         if number:
