@@ -58,7 +58,7 @@ class Far:
         self.got: list[str] = []
         self.said: list[str] = []
         self.stray: list[str] = []
-        self.execution = Execution(
+        self.execution: Execution = Execution(
             {"id": execution_id, "type": "execute"},
             self._take,
             lambda name, text: self.stray.append(text),
