@@ -17,10 +17,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
@@ -257,20 +258,25 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
             registry.show(host, result, as_json=as_json)
         return result
 
-    def complete(self, shell: Any, event: Any) -> list[str]:
-        """Answer Tab in a ``%daytona`` line (IPython's ``complete_command`` hook)."""
-        from .magics.completion import complete_line
+    # Above all of IPython's own.
+    @context_matcher(identifier="daytona", priority=200)  # type: ignore[untyped-decorator]
+    def match(self, context: CompletionContext) -> SimpleMatcherResult:
+        """Answer Tab in a ``%daytona`` line, and let no words of Python in between."""
+        from .magics.completion import complete_cell, is_ours
 
-        text = event.text_until_cursor
-        cell = text.lstrip().startswith("%%")
-        rest = text.split("daytona", 1)[1].lstrip() if "daytona" in text else ""
-        try:
-            found, length = self.host.session.run(complete_line(self.host, rest, cell=cell)).result(5)
-        except Exception:
-            return []
-        # IPython replaces its own idea of the last word, which may begin later than ours.
-        extra = length - len(event.symbol)
-        return [one[extra:] if extra > 0 else one for one in found]
+        line = context.text_until_cursor
+        reply = None
+        if is_ours(line):
+            with suppress(Exception):
+                reply = self.host.session.run(complete_cell(self.host, line, len(line))).result(5)
+        if reply is None:
+            return {"completions": []}
+        return {
+            "completions": [SimpleCompletion(one) for one in reply["matches"]],
+            "matched_fragment": line[reply["cursor_start"] :],
+            "ordered": True,
+            "suppress": True,
+        }
 
     def close(self) -> None:
         """End the session; its sandbox is treated as the settings say."""
@@ -324,7 +330,7 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     transformer = ShowStatements()
     shell.ast_transformers.append(transformer)
-    shell.set_hook("complete_command", magics.complete, re_key=r"\s*(?:.*=\s*)?%%?daytona\s")
+    shell.Completer.custom_matchers.append(magics.match)
     setattr(shell, _LOADED, (magics, transformer))
 
 
@@ -342,12 +348,5 @@ def unload(shell: InteractiveShell) -> None:
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop(DaytonaMagics.__name__, None)
-    _remove_hook(shell, magics.complete)
-
-
-def _remove_hook(shell: InteractiveShell, function: Any) -> None:
-    """Take a completer out of IPython's dispatcher, which has no method for it."""
-    dispatcher = shell.strdispatchers.get("complete_command")
-    for pattern, chain in list(getattr(dispatcher, "regexs", {}).items()):
-        if any(entry[1] == function for entry in chain.chain):
-            del dispatcher.regexs[pattern]
+    if magics.match in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(magics.match)

@@ -39,6 +39,11 @@ async def complete_cell(host: Host, code: str, cursor: int) -> Content | None:
     }
 
 
+def is_ours(line: str) -> bool:
+    """Whether a line, up to the cursor, is one of ``%daytona``."""
+    return _LINE.match(line) is not None
+
+
 async def complete_line(host: Host, text: str, *, cell: bool = False) -> tuple[list[str], int]:
     """What the last word of ``text`` may become, and how many characters of it that replaces."""
     words, word = _words(text)
@@ -78,6 +83,8 @@ def _words(text: str) -> tuple[list[str], str]:
 async def _candidates(
     host: Host, table: dict[str, registry.Command], words: list[str], word: str
 ) -> list[str]:
+    if "python" in table and (words or [word])[0].startswith("-"):
+        words = ["python", *words]  # the word may be left out
     if not words or (words[0] == "help" and len(words) <= 2):
         words = words[1:]
         table = {name: one for name, one in table.items() if name.split()[: len(words)] == words}
@@ -125,8 +132,14 @@ def _expected(parser: registry.Parser, rest: list[str]) -> argparse.Action | Non
 async def _values(host: Host, kind: str, word: str) -> list[str]:
     if kind == "local":
         return await asyncio.to_thread(_local_names, word)
-    lookups = {"remote": _remote_names, "sandbox": _sandbox_names, "job": _job_names, "context": _context_ids}
-    if kind not in lookups or (kind != "sandbox" and host.session.manager.sandbox is None):
+    if kind == "setting":
+        from .upkeep import SETTINGS
+
+        return _starting([f"{name}=" for name in SETTINGS], word)
+    everywhere = {"sandbox": _sandbox_names, "snapshot": _snapshot_names, "volume": _volume_names}
+    inside = {"remote": _remote_names, "job": _job_names, "context": _context_ids}
+    lookups = everywhere if host.session.manager.sandbox is None else {**everywhere, **inside}
+    if kind not in lookups:
         return []
     try:
         return await asyncio.wait_for(lookups[kind](host, word), LOOKUP_S)
@@ -180,3 +193,14 @@ async def _context_ids(host: Host, word: str) -> list[str]:
     from .contexts import known_contexts
 
     return _starting(await known_contexts(await host.toolbox()), word)
+
+
+async def _snapshot_names(host: Host, word: str) -> list[str]:
+    from .storage import all_snapshots
+
+    return _starting([one.name for one in await all_snapshots(await host.client())], word)
+
+
+async def _volume_names(host: Host, word: str) -> list[str]:
+    client = await host.client()
+    return _starting([one.name for one in await client.volume.list()], word)

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 from typing import Any
 
-
 from ..sandbox import STARTED
 from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, check_resources, minutes
 from .general import key_values
@@ -79,7 +78,9 @@ SETTINGS = ("auto_stop", "auto_archive", "auto_delete", "public")
 
 
 def _set_arguments(parser: Parser) -> None:
-    parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help=f"one of {', '.join(SETTINGS)}")
+    parser.add_argument(
+        "settings", nargs="+", metavar="NAME=VALUE", help=f"one of {', '.join(SETTINGS)}"
+    ).completer = "setting"  # type: ignore[attr-defined]
 
 
 @command("set", "Sandbox", _set_arguments, examples=("%daytona set auto_stop=2h auto_delete=never",))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from .doors import Door, IPythonDoor
 
@@ -78,6 +81,7 @@ def test_unloading_undoes_what_loading_did(private_server: Path) -> None:
     assert not shell.ast_transformers
     assert "daytona" not in shell.magics_manager.magics["line"]
     assert not hasattr(shell, "_daytona_kernel_magics")
+    assert not shell.Completer.custom_matchers
     door("%load_ext daytona_kernel").ok()
     assert "none yet" in door("%daytona status").ok().text
     door.close()
@@ -108,6 +112,38 @@ def test_files_of_both_sides_are_completed(door: Door, place: str, tmp_path: Pat
     assert f"%daytona cat {place}/remote-two" in door.complete(f"%daytona cat {place}/remote-t")
     (tmp_path / "local-one").touch()
     assert f"%daytona upload {tmp_path}/local-one" in door.complete(f"%daytona upload {tmp_path}/loc")
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("%daytona snapshot ", ["activate", "create", "delete", "list"]),
+        ("%daytona screenshot --format ", ["jpeg", "png", "webp"]),
+        ("%daytona set auto_s", ["auto_stop="]),
+        ("%daytona snapshot activate daytona-sm", ["daytona-small"]),
+        ("%daytona context use defau", ["default"]),
+        ("%%daytona --fr", ["--fresh"]),
+        ("%%daytona bash --sess", ["--session"]),
+    ],
+)
+def test_words_of_ours_are_completed_alone(door: Door, text: str, matches: list[str]) -> None:
+    door("%daytona start").ok()
+    kept = text[: text.rindex(" ") + 1]
+    assert door.complete(text) == [kept + match for match in matches]
+
+
+def test_names_of_sandboxes_and_jobs_are_completed(door: Door) -> None:
+    door("%daytona bg --name completed -- true").ok()
+    assert door.complete("%daytona logs complet") == ["%daytona logs completed"]
+    door("%daytona kill completed").ok()
+    name = json.loads(door("%daytona status --json").ok().stdout)["name"]
+    assert f"%daytona attach {name}" in door.complete(f"%daytona attach {name[:4]}")
+
+
+def test_paths_with_spaces_are_completed_quoted(door: Door, place: str) -> None:
+    door(f"%daytona mkdir {place}/'a dir'").ok()
+    assert door.complete(f"%daytona ls {place}/a") == [f"%daytona ls '{place}/a dir/'"]
+    assert door.complete(f"%daytona ls '{place}/a d") == [f"%daytona ls '{place}/a dir/'"]
 
 
 def test_other_lines_are_completed_by_python(door: Door) -> None:
