@@ -172,6 +172,8 @@ def load(path: Path) -> tuple[NotebookNode | None, str]:
     try:
         notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         nbformat.validate(notebook)
+        if any("source" not in cell for cell in notebook.cells):
+            raise ValueError("a cell without source")
     except Exception as error:
         return None, f"can not be read: {type(error).__name__}"
     language = notebook.metadata.get("kernelspec", {}).get("language") or notebook.metadata.get(
