@@ -10,6 +10,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaytonaKernelError
+from ..toolbox import ToolboxError
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command
 from .sdk import translated
@@ -161,6 +162,26 @@ def _table_of(path: str, text: str) -> str:
     rest = len(rows) - 1 - TABLE_ROWS
     more = f"<p>… and {rest} rows more</p>" if rest > 0 else ""
     return table_html(rows[0], rows[1 : TABLE_ROWS + 1], path) + more
+
+
+def _write_arguments(parser: Parser) -> None:
+    remote_argument(parser, "path", help="file in the sandbox")
+    parser.add_argument("-a", "--append", action="store_true", help="add to its end")
+
+
+@command("write", "Files", _write_arguments, cell=True, examples=("%%daytona write app/server.py",))
+async def write(host: Host, args: argparse.Namespace) -> Result:
+    """Write the cell's text to a file of the sandbox, with the directories above it. It is overwritten."""
+    toolbox = await host.toolbox()
+    path = await expanded(await host.sandbox(), args.path)
+    data = args.body.encode()
+    if args.append:
+        data = (await toolbox.download(path) or b"") + data
+    try:
+        await toolbox.upload(path, data)
+    except ToolboxError as exc:
+        raise CommandFailed(f"write {printable(path)}: {exc}") from exc
+    return Result(path, f"Wrote {size(len(data))} to {printable(path)}")
 
 
 def _mkdir_arguments(parser: Parser) -> None:

@@ -16,7 +16,7 @@ from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command, seconds_of
 from .sdk import translated
-from .words import printable
+from .words import did_you_mean, printable
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
@@ -206,6 +206,38 @@ async def bash(host: Host, args: argparse.Namespace) -> Result:
     script = f"{args.body}\n" if keep else f"bash -c {shlex.quote(args.body)}"
     code = await run_line(host, sandbox, script, what="The script", limit_s=limit_s, keep=keep)
     return _ended(code, "The script", args)
+
+
+@command("session list", "Processes", examples=("%daytona session list",))
+async def session_list(host: Host, args: argparse.Namespace) -> Result:
+    """List the shells that %%daytona bash --session has left open."""
+    sandbox = await host.sandbox()
+    found = await _kept_shells(sandbox)
+    return Result(found, "\n".join(found) or "There are no sessions.")
+
+
+async def _kept_shells(sandbox: AsyncSandbox) -> list[str]:
+    with translated("session list"):
+        sessions = await sandbox.process.list_sessions()
+    names = (one.session_id for one in sessions)
+    return sorted(name[len(SHELL_PREFIX) :] for name in names if name.startswith(SHELL_PREFIX))
+
+
+def _session_argument(parser: Parser) -> None:
+    parser.add_argument("name", help="name of the session")
+
+
+@command("session rm", "Processes", _session_argument, examples=("%daytona session rm work",))
+async def session_rm(host: Host, args: argparse.Namespace) -> Result:
+    """End the shell of %%daytona bash --session NAME, with all that runs in it."""
+    sandbox = await host.sandbox()
+    known = await _kept_shells(sandbox)
+    if args.name not in known:
+        hint = did_you_mean(args.name, known) or "%daytona session list shows them."
+        raise UsageError(f"There is no session {args.name!r}.", hint=hint)
+    with translated(f"session {args.name}"):
+        await sandbox.process.delete_session(SHELL_PREFIX + args.name)
+    return Result(args.name, f"Ended session {args.name}")
 
 
 JAVASCRIPT = 'exec node "$1"'

@@ -244,3 +244,12 @@ def test_what_is_no_file_is_not_waited_for(door: Door, place: str, tmp_path: Pat
     assert names(door, f"{place}/folder") == ["file"]
     door(f"%daytona exec -- mkfifo {place}/pipe").ok()
     assert "not a regular file" in door(f"%daytona download {place}/pipe --to {tmp_path}/p").evalue
+
+
+def test_a_cell_is_written_to_a_file(door: Door, place: str) -> None:
+    text = "x = 'é'\nprint(x)\n"
+    assert "Wrote 18 B" in door(f"%%daytona write {place}/new/app.py\n{text}").ok().text
+    assert door(f"%daytona exec -- cat {place}/new/app.py").ok().stdout == text
+    door(f"%%daytona write -a {place}/new/app.py\n# more\n").ok()
+    assert door(f"%daytona exec -- cat {place}/new/app.py").ok().stdout == text + "# more\n"
+    assert place in door(f"%%daytona write {place}\nx").failed("CommandFailed")

@@ -125,6 +125,16 @@ def test_a_bash_session_keeps_its_state(door: Door) -> None:
     assert door("%%daytona bash\necho ${KEPT:-gone}").ok().stdout.strip() == "gone"
 
 
+def test_shells_that_were_left_open_can_be_ended(door: Door) -> None:
+    door("%%daytona bash --session open\nV=1").ok()
+    assert "open" in door("%daytona session list").ok().text.split()
+    assert "Did you mean open?" in door("%daytona session rm opne").failed("UsageError")
+    door("%daytona session rm open").ok()
+    assert "open" not in door("%daytona session list").ok().text.split()
+    assert door("%%daytona bash --session open\necho [$V]").ok().stdout.strip() == "[]"
+    door("%daytona session rm open").ok()
+
+
 def test_javascript_cells_run_with_node(door: Door) -> None:
     assert door("%%daytona js\nconsole.log(6 * 7)").ok().stdout.strip() == "42"
     assert "exit code 1" in door("%%daytona js\nthrow new Error('x')").failed("CommandFailed")
