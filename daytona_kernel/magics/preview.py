@@ -99,8 +99,8 @@ async def preview(host: Host, args: argparse.Namespace) -> Result:
     """Link to a port of the sandbox. The value is the URL.
 
     The link is signed: whoever has it can open it until it expires. It is part of what the notebook shows, so
-    it is saved with it. --standard gives a link that works only with a token. A browser that comes to Daytona's
-    cloud for the first time is shown a page of Daytona's before, which asks whether to go on.
+    it is saved with it. --standard gives a link that works only with a token. On its first visit to Daytona's
+    cloud a browser is shown a page of Daytona's before, which asks whether to go on.
     """
     expires_s = checked_expiry(args.expires)
     _check_height(args.height)
