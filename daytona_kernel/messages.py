@@ -64,7 +64,10 @@ def _result(content: Content) -> Content | None:
     data, count = content.get("data"), content.get("execution_count")
     if not isinstance(data, dict) or type(count) is not int:
         return None
-    return {"data": data, "metadata": _dict(content, "metadata"), "execution_count": count}
+    result = {"data": data, "metadata": _dict(content, "metadata"), "execution_count": count}
+    if content.get("transient"):  # libraries that update a result later give it a display_id
+        result["transient"] = _dict(content, "transient")
+    return result
 
 
 def _error(content: Content) -> Content | None:
