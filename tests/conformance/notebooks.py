@@ -104,6 +104,7 @@ class Runner:
         run = Run()
         environment = kernel_environment(home)
         # As in an activated environment: `!python` is the Python of the kernel.
+        environment.pop("TMPDIR", None)
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
         async with client.async_setup_kernel(env=environment, stdout=log, stderr=log):
             normaliser = Normaliser(await ask_facts(client))
