@@ -180,11 +180,17 @@ def _hello(link: Link, execution_count: int, **content: Any) -> Content:
     local = link.toolbox.endpoint.is_local
     return envelope(
         "hello",
-        {"variables": variables, "context_id": link.context_id, **content},
+        {"variables": variables, "context_id": link.context_id, "environment": _appearance(), **content},
         {},
         execution_count,
         local=local,
     )
+
+
+def _appearance() -> dict[str, str]:
+    """Variables of this side that say how tracebacks and tables look, as under ipykernel."""
+    names = ("COLUMNS", "LINES", "IPYKERNEL_CELL_NAME")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 async def _greet(link: Link, request: Content, code: str | None) -> Content:

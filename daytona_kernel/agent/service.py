@@ -275,6 +275,8 @@ class Agent:
         path = content.get("ipython_path")
         if path and path not in sys.path:
             sys.path.append(path)
+        for name, value in (content.get("environment") or {}).items():
+            os.environ.setdefault(name, value)
         if self.backend is None or (path and isinstance(self.backend, PlainBackend)):
             self.backend = self._make_backend(content)
             for name, value in (content.get("variables") or {}).items():

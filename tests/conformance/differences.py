@@ -42,7 +42,13 @@ def page() -> str:
     lines += [row(name, text) for name, text in PROTOCOL.items()]
     lines += ["", "## Cells", "", row("why", "cells of the suite"), row("---", "---")]
     lines += [row(reason, ", ".join(f"`{name}`" for name in names)) for reason, names in by_reason().items()]
-    lines += ["", "## ipykernel's own tests that do not pass", "", row("tests", "why"), row("---", "---")]
+    lines += [
+        "",
+        "## Tests of ipykernel and nbclient that do not pass",
+        "",
+        row("tests", "why"),
+        row("---", "---"),
+    ]
     lines += [row(f"`{name}`", why) for name, why in IPYKERNEL_TESTS.items()]
     return "\n".join(lines) + "\n"
 

@@ -172,6 +172,13 @@ PROTOCOL: dict[str, str] = {
         " machine of the kernel. `%daytona download` brings files over."
     ),
     "History": ("It is kept in the sandbox, and as long as that; it is empty until the sandbox is ready."),
+    "Profile": (
+        "IPython in the sandbox has its default configuration: the user's profile, its startup files and"
+        " options for IPython on the kernel's command line stay on the machine of the kernel."
+    ),
+    "A process that ends itself": (
+        "The error SandboxProcessDied, and the kernel lives on; under ipykernel the kernel is dead."
+    ),
     "kernel_info": (
         "Versions of Python and IPython are those of the sandbox. The banner has one more line, and"
         " `help_links` has Daytona's documentation instead of those of libraries."
@@ -183,7 +190,7 @@ PROTOCOL: dict[str, str] = {
     ),
 }
 
-#: ipykernel's own tests that do not pass here, and why. The rest of test_message_spec.py, test_kernel.py and
+#: Tests of ipykernel and nbclient that do not pass here, and why. The rest of test_message_spec.py, test_kernel.py and
 #: test_async.py of 7.4.0 does, with its `tests/utils.py` starting this kernel.
 IPYKERNEL_TESTS: dict[str, str] = {
     "test_subshells.py, test_message_spec.py::test_subshell, ::test_kernel_info_request": (
@@ -196,6 +203,11 @@ IPYKERNEL_TESTS: dict[str, str] = {
         "It passes if the sandbox is ready a second after the kernel was started; else the interrupt"
         " ends the cell before it begins, and the next one is aborted."
     ),
+    "nbclient 0.11: Inline Image.ipynb, the parallel notebooks": (
+        "They read files and a directory of the machine of the test."
+    ),
+    "nbclient 0.11: Check History in Memory.ipynb": "It asks for an option on the kernel's command line.",
+    "nbclient 0.11: Autokill.ipynb": "The kernel survives the end of the Python process.",
     "test_embed_kernel.py, test_start_kernel.py, test_eventloop.py and others": (
         "They are about ipykernel's own classes, not about messages."
     ),

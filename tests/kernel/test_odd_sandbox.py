@@ -47,10 +47,14 @@ async def test_a_sandbox_without_a_home_and_with_a_sitecustomize_that_prints(mak
     profile.mkdir(parents=True)
     settings = f"c.DaytonaSettings.env_vars = {json.dumps(ENVIRONMENT)}\n"
     (profile / "daytona_kernel_config.py").write_text(settings)
-    async with running_notebook(place) as notebook:
+    async with running_notebook(
+        place, COLUMNS="77", LINES="33", IPYKERNEL_CELL_NAME="<the cell>"
+    ) as notebook:
         first = await notebook.run("import os, sys; print(os.environ['HOME'], sys.dont_write_bytecode)")
         assert first.text() == "/proc/nowhere True\n"
         assert first.text("stderr") == ""
+        assert await notebook.value("tuple(__import__('shutil').get_terminal_size())") == (77, 33)
+        assert await notebook.value("(lambda: 0).__code__.co_filename") == "<the cell>"
         await ordinary_work(notebook)
         await notebook.run(CUSTOM)
         await notebook.manager.restart_kernel()

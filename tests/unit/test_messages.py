@@ -16,7 +16,7 @@ from daytona_kernel.messages import clean_text, cleaned, well_formed
         ("display_data", {"data": {"text/plain": "1"}, "metadata": {}, "transient": {"display_id": "a"}}),
         ("update_display_data", {"data": {}, "metadata": {}, "transient": {}}),
         ("execute_result", {"data": {"text/plain": "1"}, "metadata": {}, "execution_count": 3}),
-        ("execute_result", {"data": {}, "metadata": {}, "execution_count": 3, "transient": {"display_id": "x"}}),
+        ("execute_result", {"data": {}, "metadata": {}, "execution_count": 3, "transient": {"a": "x"}}),
         ("error", {"ename": "E", "evalue": "v", "traceback": ["a", "b"]}),
         ("clear_output", {"wait": True}),
         ("comm_open", {"comm_id": "c", "target_name": "t", "target_module": None, "data": {"a": 1}}),
