@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections.abc import Coroutine
@@ -29,8 +30,12 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def stop_thread(self) -> None:
-        """Stop the loop and cancel what is left on it; waits for the thread's end unless called on it."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Stop the loop and cancel what is left on it; waits for the thread's end unless called on it.
+
+        Calling it again is safe: a kernel manager in a hurry asks for the shutdown twice.
+        """
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(5)
 
