@@ -190,8 +190,8 @@ PROTOCOL: dict[str, str] = {
     ),
 }
 
-#: Tests of ipykernel and nbclient that do not pass here, and why. The rest of test_message_spec.py, test_kernel.py and
-#: test_async.py of 7.4.0 does, with its `tests/utils.py` starting this kernel.
+#: Tests of ipykernel and nbclient that do not pass here, and why. The rest of test_message_spec.py,
+#: test_kernel.py and test_async.py of 7.4.0 does, with its `tests/utils.py` starting this kernel.
 IPYKERNEL_TESTS: dict[str, str] = {
     "test_subshells.py, test_message_spec.py::test_subshell, ::test_kernel_info_request": (
         "They ask for subshells, or that the kernel has them."
