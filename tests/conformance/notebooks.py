@@ -103,9 +103,10 @@ class Runner:
         client.reset_execution_trackers()
         run = Run()
         environment = kernel_environment(home)
-        # As in an activated environment: `!python` is the Python of the kernel.
+        # As in an activated environment: `!python` is the Python of the kernel. And as in a sandbox: the
+        # system's programs and /tmp.
+        environment["PATH"] = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
         environment.pop("TMPDIR", None)
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
         async with client.async_setup_kernel(env=environment, stdout=log, stderr=log):
             normaliser = Normaliser(await ask_facts(client))
             started = time.monotonic()
