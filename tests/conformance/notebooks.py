@@ -14,7 +14,6 @@ import asyncio
 import copy
 import difflib
 import json
-import os
 import shutil
 import sys
 import tempfile
