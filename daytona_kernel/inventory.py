@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
-from .sandbox import LABEL, LABEL_NOTEBOOK, SandboxManager, translate
+from .sandbox import LABEL, LABEL_NOTEBOOK, SandboxManager
+from .translation import translate
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona

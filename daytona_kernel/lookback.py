@@ -7,6 +7,7 @@ answers come from a place that is not trusted: what is used of them is checked.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,18 @@ async def left_behind(toolbox: Toolbox) -> list[LeftBehind]:
         if one is not None and one.context_id in active:
             found[one.context_id] = one
     return sorted(found.values(), key=lambda one: one.changed, reverse=True)
+
+
+async def used_by_others(toolbox: Toolbox, own: Collection[str]) -> bool:
+    """Whether a Python process of another notebook is alive in the sandbox.
+
+    ``own``: contexts that do not count. A kernel that was killed has left its process behind, and nobody
+    can tell that one from one in use.
+    """
+    active = {str(item.get("id")) for item in await toolbox.contexts() if item.get("active")}
+    if active <= set(own):
+        return False
+    return any(one.context_id not in own for one in await left_behind(toolbox))
 
 
 def _checked(info: Any) -> LeftBehind | None:

@@ -1,4 +1,7 @@
-"""The sandbox behind a notebook: found, created, started, kept alive, and ended, with the real SDK."""
+"""The sandbox behind a notebook: found, created, started, kept alive, and ended.
+
+Notebooks need few calls for that (:mod:`.controlplane`); the SDK is imported when a command needs it.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings, find_credential
+from .controlplane import STARTED, ControlPlane, SandboxHandle
 from .errors import (
-    ConfigurationError,
     ConnectionFailed,
     CredentialsError,
     DaytonaKernelError,
-    SandboxCreationFailed,
-    SandboxError,
     SandboxGone,
     SandboxNotFound,
     SandboxStartFailed,
 )
 from .toolbox import Endpoint
+from .translation import Translated, creation_error, status_of, translate
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
@@ -37,7 +39,6 @@ log = logging.getLogger(__name__)
 LABEL = "daytona-kernel"
 LABEL_NOTEBOOK = "daytona-kernel.notebook"
 LABEL_OWNER = "daytona-kernel.owner-pid"
-STARTED = "started"
 RESTARTABLE = ("stopped", "archived", "paused")
 TRANSITIONAL = (
     "creating",
@@ -99,26 +100,29 @@ class SandboxManager:
         self, settings: DaytonaSettings, on_status: Callable[[str | None], None] = lambda _: None
     ) -> None:
         self.settings = settings
-        self.sandbox: AsyncSandbox | None = None
+        self.sandbox: SandboxHandle | None = None
         self.service: Service | None = None
         self.owned = False
         """Whether we created it, now or for this notebook earlier: only then may we delete or stop it."""
         self.notice = ""
         """What the person should know about where this sandbox comes from; shown once."""
+        self._plane: ControlPlane | None = None
         self._client: AsyncDaytona | None = None
+        self._seen: AsyncSandbox | None = None
         self._on_status = on_status
 
     # -- getting one -------------------------------------------------------------------------------
 
-    async def acquire(self, remembered_id: str = "") -> AsyncSandbox:
+    async def acquire(self, remembered_id: str = "") -> SandboxHandle:
         """The sandbox to use, started. Raises errors of our tree only.
 
         Order: the one named in the settings; ``remembered_id`` (a restarted kernel's); the one with the
         notebook's label; a new one.
         """
         self.settings.check()
-        await self._connect()
-        with _Translated():
+        if self._plane is None:
+            self._plane = await self._connect()
+        with Translated():
             sandbox = await self._find(remembered_id)
             if sandbox is None:
                 sandbox = await self._create()
@@ -134,11 +138,11 @@ class SandboxManager:
         start.
         """
         assert self.sandbox is not None
-        with _Translated():
+        with Translated():
             try:
                 await self.sandbox.refresh_data()
             except Exception as exc:
-                if _status(exc) == 404:
+                if status_of(exc) == 404:
                     self.sandbox = None
                     raise SandboxGone("The sandbox was deleted.") from exc
                 raise
@@ -148,70 +152,142 @@ class SandboxManager:
         return False
 
     async def state(self) -> str:
-        """The sandbox's state as the control plane has it; ``destroyed`` if it is gone, empty if unknown."""
+        """The sandbox's state as the control plane has it; ``destroyed`` if it is gone, empty if unknown.
+
+        Raises :class:`CredentialsError` if the service does not accept the key any more.
+        """
         assert self.sandbox is not None
         try:
             await asyncio.wait_for(self.sandbox.refresh_data(), 20)
         except Exception as exc:
-            return "destroyed" if _status(exc) == 404 else ""
+            status = status_of(exc)
+            if status == 404:
+                return "destroyed"
+            if status in (None, 401) and await self._find_server_again():
+                return self._state
+            if status == 401:
+                raise translate(exc) from exc
+            return ""
         return self._state
+
+    async def _find_server_again(self) -> bool:
+        """Whether the local server was another one: it had ended, and the next one has a key of its own."""
+        if self.service is None or not self.service.local or self.sandbox is None:
+            return False
+        try:
+            service = await asyncio.to_thread(_local_service)
+            if service == self.service:
+                return False
+            log.warning("the local sandbox server has ended; another one takes its place")
+            old, self.service, self._client, self._seen = self._plane, service, None, None
+            self._plane = self.sandbox.plane = await self._connect()
+            if old is not None:
+                await old.close()
+            await self.sandbox.refresh_data()
+        except Exception as exc:
+            log.warning("the local sandbox server can not be found again: %s", type(exc).__name__)
+            return False
+        return True
 
     def endpoint(self) -> Endpoint:
         """Where the sandbox's toolbox is."""
         assert self.sandbox is not None
-        assert self._client is not None
-        headers = {
-            name: value
-            for name, value in self._client._api_client.default_headers.items()
-            if name.lower() in ("authorization", "x-daytona-organization-id")
-        }
-        headers["X-Daytona-Source"] = "daytona-kernel"
         base = self.sandbox.toolbox_proxy_url.rstrip("/")
-        return Endpoint(f"{base}/{self.sandbox.id}", headers)
+        return Endpoint(f"{base}/{self.sandbox.id}", self.sandbox.plane.headers)
 
     async def client(self) -> AsyncDaytona:
-        """The SDK's client. Raises :class:`CredentialsError` and :class:`ConnectionFailed`."""
-        await self._connect()
-        assert self._client is not None
+        """The SDK's client, which takes a second to import. For commands, and for what they do for a person.
+
+        Raises :class:`CredentialsError` and :class:`ConnectionFailed`.
+        """
+        if self._client is None:
+            service = await self._find_service()
+            making = asyncio.ensure_future(asyncio.to_thread(_make_client, service, self.settings))
+            with Translated():
+                try:
+                    self._client = await asyncio.shield(making)
+                except asyncio.CancelledError:
+                    # its thread goes on, and somebody has to close the client that comes out of it
+                    self._client = await making
+                    raise
         return self._client
 
-    async def _connect(self) -> None:
-        if self._client is not None:
-            return
+    async def sdk_sandbox(self) -> AsyncSandbox:
+        """The sandbox as an object of the SDK, as it was when it was last asked for.
+
+        Raises :class:`SandboxGone` if it has been deleted.
+        """
+        assert self.sandbox is not None
+        if self._seen is None or self._seen.id != self.sandbox.id:
+            client = await self.client()
+            with Translated():
+                try:
+                    self._seen = await client.get(self.sandbox.id)
+                except Exception as exc:
+                    if status_of(exc) == 404:
+                        raise SandboxGone("The sandbox was deleted.") from exc
+                    raise
+        return self._seen
+
+    async def adopt(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
+        """Go over to a sandbox of the SDK's, or to none. Raises :class:`CredentialsError`."""
+        if self._plane is None:
+            self._plane = await self._connect()
+        self.sandbox, self.owned, self._seen = None, owned, sandbox
+        if sandbox is not None:
+            self.sandbox = SandboxHandle(
+                self._plane,
+                sandbox.id,
+                sandbox.name,
+                _value(sandbox.state),
+                dict(sandbox.labels or {}),
+                sandbox.toolbox_proxy_url,
+            )
+
+    async def _connect(self) -> ControlPlane:
+        service = await self._find_service()
+        if service.api_key:
+            return ControlPlane(service.api_url, service.api_key)
+        organization_id = find_credential("DAYTONA_ORGANIZATION_ID")
+        if not organization_id:
+            raise CredentialsError(
+                "DAYTONA_JWT_TOKEN is set without DAYTONA_ORGANIZATION_ID.",
+                hint="Set both, or DAYTONA_API_KEY.",
+            )
+        return ControlPlane(service.api_url, find_credential("DAYTONA_JWT_TOKEN"), organization_id)
+
+    async def _find_service(self) -> Service:
         settings = self.settings
+        if self.service is not None:
+            return self.service
         if settings.is_local:
             self.service = await asyncio.to_thread(_local_service)
         elif not settings.has_credentials:
             raise CredentialsError("There are no credentials for Daytona's service.")
         else:
-            api_url = settings.api_url or os.environ.get("DAYTONA_API_URL", "")
-            self.service = Service(api_url, settings.api_key or find_credential("DAYTONA_API_KEY"), False)
-        making = asyncio.ensure_future(asyncio.to_thread(_make_client, self.service, settings))
-        with _Translated():
-            try:
-                self._client = await asyncio.shield(making)
-            except asyncio.CancelledError:
-                # its thread goes on, and somebody has to close the client that comes out of it
-                self._client = await making
-                raise
+            # From the process's environment only: a notebook's folder must not say where the key goes.
+            api_url = os.environ.get("DAYTONA_API_URL", "") or os.environ.get("DAYTONA_SERVER_URL", "")
+            key = settings.api_key or find_credential("DAYTONA_API_KEY")
+            self.service = Service(settings.api_url or api_url, key, False)
+        return self.service
 
-    async def _find(self, remembered_id: str) -> AsyncSandbox | None:
-        assert self._client is not None
+    async def _find(self, remembered_id: str) -> SandboxHandle | None:
+        assert self._plane is not None
         if self.settings.sandbox:
             try:
-                return await self._client.get(self.settings.sandbox)
+                return await self._plane.get(self.settings.sandbox)
             except Exception as exc:
-                if _status(exc) == 404:
+                if status_of(exc) == 404:
                     raise SandboxNotFound(f"There is no sandbox {self.settings.sandbox!r}.") from exc
                 raise
         if remembered_id:
             try:
-                sandbox = await self._client.get(remembered_id)
+                sandbox = await self._plane.get(remembered_id)
                 await self._set_owner(sandbox, owner_label())
                 self.owned = True
                 return sandbox
             except Exception as exc:
-                if _status(exc) != 404:
+                if status_of(exc) != 404:
                     raise
                 self.notice = (
                     "The sandbox of this notebook is gone; this is a new one. Variables and files are lost."
@@ -219,48 +295,44 @@ class SandboxManager:
                 return None
         return await self._find_of_notebook()
 
-    async def _find_of_notebook(self) -> AsyncSandbox | None:
-        assert self._client is not None
+    async def _find_of_notebook(self) -> SandboxHandle | None:
+        assert self._plane is not None
         path = os.environ.get("JPY_SESSION_NAME", "")
         if not path or self.settings.headless:
             return None
-        from daytona import ListSandboxesQuery
-
-        query = ListSandboxesQuery(labels={LABEL_NOTEBOOK: notebook_label(path)}, limit=1)
-        async for item in self._client.list(query):
-            if _value(item.state) in (STARTED, *RESTARTABLE):
+        for found in await self._plane.find({LABEL_NOTEBOOK: notebook_label(path)}):
+            if found.state in (STARTED, *RESTARTABLE):
                 self.owned = True
                 self.notice = (
                     "This notebook has its sandbox of last time again. Files are there; variables are not."
                 )
-                return await self._client.get(item.id)
+                return found
         return None
 
-    async def _create(self) -> AsyncSandbox:
-        assert self._client is not None
-        params, timeout_s = self._parameters(), self.settings.create_timeout
+    async def _create(self) -> SandboxHandle:
+        assert self._plane is not None
+        body = self._body()
         local = self.service is not None and self.service.local
         self._on_status(f"Creating a {'local ' if local else ''}sandbox …")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                sandbox = await self._client.create(params, timeout=timeout_s)
+            sandbox = await self._plane.create(body, self.settings.create_timeout)
         except asyncio.CancelledError as exc:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._clean_up_failed(exc, params.name), CLEAN_UP_S)
+                await asyncio.wait_for(self._clean_up_failed(exc, body["name"]), CLEAN_UP_S)
             raise
         except Exception as exc:
-            await self._clean_up_failed(exc, params.name)
-            raise _creation_error(exc, self.settings) from exc
+            await self._clean_up_failed(exc, body["name"])
+            if isinstance(exc, DaytonaKernelError):
+                raise
+            raise creation_error(exc, self.settings) from exc
         finally:
             self._on_status(None)
         self.owned = True
         log.info("created sandbox %s", sandbox.id)
         return sandbox
 
-    def _parameters(self) -> Any:
-        from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, Resources
-
+    def _body(self) -> dict[str, Any]:
+        """What to make: the fields of the API's ``CreateSandbox``; intervals in minutes, sizes in GiB."""
         settings = self.settings
         headless = settings.headless
         labels = {LABEL: "1", **{str(k): str(v) for k, v in settings.labels.items()}}
@@ -269,62 +341,73 @@ class SandboxManager:
             labels[LABEL_NOTEBOOK] = notebook_label(path)
         if self._dies_with_its_kernel:
             labels[LABEL_OWNER] = owner_label()
-        options: dict[str, Any] = {
+        body: dict[str, Any] = {
             "name": f"nb-{uuid.uuid4().hex[:12]}",
             "labels": labels,
-            "env_vars": {str(k): str(v) for k, v in settings.env_vars.items()} or None,
-            "network_block_all": settings.network_block_all or None,
-            "auto_stop_interval": _minutes(settings.auto_stop),
+            "env": {str(k): str(v) for k, v in settings.env_vars.items()},
+            "target": settings.target or find_credential("DAYTONA_TARGET") or None,
+            "networkBlockAll": settings.network_block_all or None,
+            "autoStopInterval": _minutes(settings.auto_stop),
+            # An ephemeral sandbox is one that is deleted as soon as it stops.
+            "autoDeleteInterval": 0 if headless else _minutes(settings.auto_delete),
         }
-        if headless:
-            options["ephemeral"] = True
-        else:
-            options["auto_delete_interval"] = _minutes(settings.auto_delete)
-        options = {name: value for name, value in options.items() if value is not None}
         if settings.image:
-            cpu, memory, disk = settings.cpu or None, settings.memory_gib or None, settings.disk_gib or None
-            resources = Resources(cpu=cpu, memory=memory, disk=disk) if cpu or memory or disk else None
-            return CreateSandboxFromImageParams(image=settings.image, resources=resources, **options)
-        return CreateSandboxFromSnapshotParams(snapshot=settings.snapshot or None, **options)
+            body["buildInfo"] = {"dockerfileContent": f"FROM {settings.image}\n"}
+            body["cpu"], body["memory"], body["disk"] = (
+                settings.cpu or None,
+                settings.memory_gib or None,
+                settings.disk_gib or None,
+            )
+        else:
+            body["snapshot"] = settings.snapshot or None
+        return {name: value for name, value in body.items() if value is not None}
 
-    async def _clean_up_failed(self, exc: BaseException, name: str | None) -> None:
+    async def _clean_up_failed(self, exc: BaseException, name: str) -> None:
         """A creation that failed half-way may have left a sandbox behind; nobody else would delete it."""
-        assert self._client is not None
-        key = getattr(exc, "sandbox_id", None) or (name if (_status(exc) or 500) >= 500 else None)
-        if not key:
+        assert self._plane is not None
+        if (status_of(exc) or 500) < 500:
             return
         for attempt in range(CLEAN_UP_ATTEMPTS):
             try:
-                sandbox = await asyncio.wait_for(self._client.get(key), 10)
-                await self._client.delete(sandbox, timeout=20)
+                sandbox = await asyncio.wait_for(self._plane.get(name), 10)
+                await sandbox.delete(timeout=20)
                 return
             except Exception as error:
-                if _status(error) != 404 or attempt == CLEAN_UP_ATTEMPTS - 1:
+                # A request that was given up may still be on its way (404), or just be carried out (409).
+                if status_of(error) not in (404, 409) or attempt == CLEAN_UP_ATTEMPTS - 1:
                     log.info("nothing to clean up after a failed creation (%s)", type(error).__name__)
                     return
-            await asyncio.sleep(0.4)  # a request that was given up may still be on its way
+            await asyncio.sleep(0.4)
 
-    async def _make_started(self, sandbox: AsyncSandbox) -> None:
+    async def _make_started(self, sandbox: SandboxHandle) -> None:
         """Bring a sandbox to ``started``, whatever state it is in."""
         deadline = time.monotonic() + (self.settings.create_timeout or math.inf)
-        while (state := _value(sandbox.state)) in TRANSITIONAL and time.monotonic() < deadline:
+        while (state := sandbox.state) in TRANSITIONAL and time.monotonic() < deadline:
             self._on_status(f"Waiting for the sandbox ({state}) …")
             await asyncio.sleep(STATE_POLL_S)
             await sandbox.refresh_data()
         if state == STARTED:
             self._on_status(None)
             return
-        if state in ("error", "build_failed"):
+        recover = state == "error" and sandbox.recoverable
+        if state in ("error", "build_failed") and not recover:
             reason = sandbox.error_reason or "no reason given"
             raise SandboxStartFailed(
                 f"The sandbox {sandbox.name!r} is in state {state}: {reason}.",
-                hint="It may be recoverable: see its page in Daytona's dashboard, or use another sandbox.",
+                hint="It is not recoverable: see its page in Daytona's dashboard, or use another one.",
             )
-        if state not in RESTARTABLE:
+        if state not in RESTARTABLE and not recover:
             raise SandboxGone(f"The sandbox {sandbox.name!r} is {state}.")
-        self._on_status(f"Starting the sandbox ({state}) …")
+        self._on_status(
+            f"Recovering the sandbox: {sandbox.error_reason} …"
+            if recover
+            else f"Starting the sandbox ({state}) …"
+        )
         try:
-            await sandbox.start(timeout=self.settings.create_timeout or 0)
+            if recover:
+                await sandbox.recover(self.settings.create_timeout)
+            else:
+                await sandbox.start(self.settings.create_timeout)
         except Exception as exc:
             raise SandboxStartFailed(
                 f"The sandbox {sandbox.name!r} did not start: {exc}",
@@ -345,13 +428,20 @@ class SandboxManager:
                 except Exception as exc:
                     log.warning("the sandbox could not be told that it is in use: %s", type(exc).__name__)
 
-    async def release(self, *, restarting: bool = False) -> str:
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether another kernel of the same notebook may have found this sandbox, and ours is to end it."""
+        return self.owned and self.settings.is_found_again
+
+    async def release(self, *, restarting: bool = False, shared: bool = False) -> str:
         """Do with the sandbox what the settings say. What was done: ``kept``, ``stopped`` or ``deleted``.
+
+        With ``shared`` somebody else still uses it, and does that later.
 
         Errors are logged with the sandbox's id and not raised: this is the end.
         """
         sandbox, policy = self.sandbox, self._policy()
-        if sandbox is None or policy == "keep":
+        if sandbox is None or policy == "keep" or shared:
             return "kept"
         try:
             if restarting:
@@ -360,14 +450,13 @@ class SandboxManager:
             if policy == "delete":
                 await sandbox.delete(timeout=20)
                 return "deleted"
-            assert self._client is not None
-            await self._client._sandbox_api.stop_sandbox(sandbox.id)
+            await sandbox.stop()
             return "stopped"
         except Exception as exc:
             log.warning("sandbox %s was left behind: %s", sandbox.id, exc)
             return "kept"
 
-    async def _set_owner(self, sandbox: AsyncSandbox, owner: str) -> None:
+    async def _set_owner(self, sandbox: SandboxHandle, owner: str) -> None:
         """Say whose process the sandbox dies with; between the two kernels of a restart, with nobody's."""
         if self._dies_with_its_kernel:
             labels = {name: value for name, value in sandbox.labels.items() if name != LABEL_OWNER}
@@ -387,7 +476,10 @@ class SandboxManager:
         return "stop" if self.settings.is_found_again else "delete"
 
     async def close(self) -> None:
-        """Close the SDK's connections."""
+        """Close the connections."""
+        if self._plane is not None:
+            await self._plane.close()
+            self._plane = None
         if self._client is not None:
             try:
                 await self._client.close()  # type: ignore[no-untyped-call]  # the SDK left it so
@@ -397,7 +489,7 @@ class SandboxManager:
 
     @property
     def _state(self) -> str:
-        return _value(self.sandbox.state) if self.sandbox is not None else ""
+        return self.sandbox.state if self.sandbox is not None else ""
 
 
 def _minutes(seconds: float | None) -> int | None:
@@ -407,12 +499,6 @@ def _minutes(seconds: float | None) -> int | None:
 def _value(state: Any) -> str:
     """The text of a state, which is an enum, a string or nothing."""
     return str(getattr(state, "value", state) or "")
-
-
-def _status(exc: BaseException) -> int | None:
-    """HTTP status of an SDK error; ``None`` if there was no answer."""
-    status = getattr(exc, "status_code", None) or getattr(exc, "status", None)
-    return status if isinstance(status, int) else None
 
 
 def _local_service() -> Service:
@@ -439,84 +525,3 @@ def _make_client(service: Service, settings: DaytonaSettings) -> AsyncDaytona:
             target=settings.target or None,
         )
         return AsyncDaytona(config)
-
-
-class _Translated:
-    """Turns the SDK's and the transport's errors into ours, in one place, with the cause kept."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, _type: Any, exc: BaseException | None, _traceback: Any) -> None:
-        if exc is None or isinstance(exc, DaytonaKernelError) or not isinstance(exc, Exception):
-            return
-        raise translate(exc) from exc
-
-
-def translate(exc: Exception) -> DaytonaKernelError:
-    """Our error for one of the SDK's: by HTTP status, or by what caused it where there was no answer."""
-    status = _status(exc)
-    text = _one_line(exc)
-    if status == 401 or _is_a(exc, "DaytonaAuthenticationError"):
-        return CredentialsError(f"Daytona refused the credentials ({text}).")
-    if status == 403:
-        return CredentialsError(
-            f"These credentials do not allow that ({text}).", hint="Check the key's permissions."
-        )
-    if status == 429:
-        return SandboxError(
-            f"Daytona asks for patience ({text}).", hint="Wait a little and run the cell again."
-        )
-    if status is not None:
-        return SandboxError(
-            f"Daytona answered {status}: {text}",
-            hint="Run the cell again; if it stays, see the service's status.",
-        )
-    if _is_a(exc, "InvalidURL"):
-        return ConfigurationError(
-            f"The API URL is not a URL ({text}).", hint="DAYTONA_API_URL looks like https://host/api."
-        )
-    if _is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
-        return ConnectionFailed(f"Daytona could not be reached ({text}).")
-    if _is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
-        return ConfigurationError(f"Daytona's SDK refuses that: {text}")
-    return SandboxError(f"Daytona's SDK failed: {text}", hint="Run the cell again.")
-
-
-def _creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
-    if isinstance(exc, DaytonaKernelError):
-        return exc
-    status, text = _status(exc), _one_line(exc)
-    late = _is_a(exc, "DaytonaTimeoutError", "TimeoutError") and not _is_a(exc, "DaytonaConnectionError")
-    if late and status in (None, 408):
-        return SandboxCreationFailed(
-            f"The sandbox was not ready within {settings.create_timeout or 0:g} s.",
-            hint="Run the cell again, or raise create_timeout (DAYTONA_KERNEL_CREATE_TIMEOUT).",
-        )
-    if status in (400, 404) and settings.snapshot:
-        return SandboxCreationFailed(
-            f"No sandbox could be made from the snapshot {settings.snapshot!r}: {text}",
-            hint="Check the snapshot's name and state.",
-        )
-    if status == 400:
-        return ConfigurationError(f"Daytona refused to make the sandbox: {text}")
-    error = translate(exc)
-    if type(error) is SandboxError and status != 429:
-        return SandboxCreationFailed(f"The sandbox could not be made: {text}", hint="Run the cell again.")
-    return error
-
-
-def _is_a(exc: BaseException, *names: str) -> bool:
-    """Whether ``exc``, or what caused it, is of a class so named: the SDK wraps what it meets."""
-    seen: BaseException | None = exc
-    while seen is not None:
-        if any(cls.__name__ in names for cls in type(seen).__mro__):
-            return True
-        seen = seen.__cause__
-    return False
-
-
-def _one_line(exc: BaseException) -> str:
-    """The message of an exception as one line, at most 400 characters."""
-    text = " ".join(str(exc).split()) or type(exc).__name__
-    return text if len(text) <= 400 else text[:400] + "…"

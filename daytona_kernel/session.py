@@ -31,7 +31,7 @@ from .errors import (
 )
 from .execution import ContextLost, Execution
 from .link import Link
-from .lookback import last_cell, left_behind
+from .lookback import last_cell, left_behind, used_by_others
 from .loopthread import LoopThread
 from .messages import well_formed
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
@@ -50,6 +50,8 @@ STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
 CONTEXT_END_S = 2.5
 """Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
+OTHERS_S = 1.0
+"""How long an end may look for others in the sandbox."""
 LEFT_BEHIND = (
     "The kernel before this one ended abruptly. Its Python process is there still: %daytona missed goes back"
     " to it, with its variables, and shows the output of its last cell."
@@ -355,8 +357,7 @@ class Session(LoopThread):
             self._drop_context()
             await self._repair_sandbox()
         await self._acquire()
-        assert self.manager.sandbox is not None
-        return self.manager.sandbox
+        return await self.manager.sdk_sandbox()
 
     async def use_sandbox(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
         """Go over to another sandbox, or with ``None`` to a new one for the next cell.
@@ -367,7 +368,7 @@ class Session(LoopThread):
         await self._end_contexts()
         async with self._acquiring:
             self._remembered = {}
-            self.manager.sandbox, self.manager.owned = sandbox, owned
+            await self.manager.adopt(sandbox, owned=owned)
             self.settings.sandbox = sandbox.name if sandbox is not None and not owned else ""
             await self._renew_toolbox()
 
@@ -731,12 +732,15 @@ class Session(LoopThread):
             if idle and link.context_id in self._own:
                 await self._say_goodbye(link)
             await link.close()
-        if toolbox is not None and (restarting or not self.manager.owned):
+        shared = not restarting and await self._is_shared()
+        if toolbox is not None and (restarting or shared or not self.manager.owned):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._end_contexts(), CONTEXT_END_S)
+        # Of two that end at once, the one that looks last ends the sandbox.
+        shared = shared and await self._is_shared()
         # The next kernel knows of a sandbox only if this one was ready, or knew of it itself.
         known = self._ever_ready or bool(self._remembered.get("sandbox_id"))
-        released = await self.manager.release(restarting=restarting and known)
+        released = await self.manager.release(restarting=restarting and known, shared=shared)
         work = [*self._background, *([self._serving] if self._serving is not None else [])]
         for task in work:
             task.cancel()
@@ -745,6 +749,16 @@ class Session(LoopThread):
             await toolbox.close()
         await self.manager.close()
         return released
+
+    async def _is_shared(self) -> bool:
+        """Whether another kernel of this notebook uses the sandbox, which must not end under it."""
+        if self._toolbox is None or not self.manager.may_be_shared:
+            return False
+        look = used_by_others(self._toolbox, {*self._own, self.left_behind})
+        try:
+            return await asyncio.wait_for(look, OTHERS_S)
+        except (DaytonaKernelError, asyncio.TimeoutError):
+            return False
 
     async def _say_goodbye(self, link: Link) -> None:
         """Let the shell save its history and run its exit handlers."""

@@ -165,8 +165,7 @@ def _local_names(word: str) -> list[str]:
 async def _remote_names(host: Host, word: str) -> list[str]:
     from .files import expanded
 
-    sandbox = host.session.manager.sandbox
-    assert sandbox is not None
+    sandbox = await host.session.manager.sdk_sandbox()
     folder, _, start = word.rpartition("/")
     prefix = folder + "/" if "/" in word else ""
     base = await expanded(sandbox, folder + "/" if "/" in word else ".")

@@ -64,7 +64,9 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
         rows = [("backend", facts["backend"]), ("sandbox", "none yet: the first cell makes or finds one")]
         return _card("No sandbox yet", rows, facts)
     state = await manager.state()
-    sandbox = manager.sandbox or sandbox
+    if state not in ("", "destroyed"):
+        with translated():
+            await sandbox.refresh_data()
     facts.update(
         id=sandbox.id,
         name=sandbox.name,

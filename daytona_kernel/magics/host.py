@@ -108,9 +108,8 @@ class Host(ABC):
 
     async def sandbox(self) -> AsyncSandbox:
         """The notebook's sandbox, made or started if need be; looked at once for each command."""
-        sandbox = self.session.manager.sandbox
-        if self._checked and sandbox is not None:
-            return sandbox
+        if self._checked and self.session.manager.sandbox is not None:
+            return await self.session.manager.sdk_sandbox()
         sandbox = await self._announced(self.session.ensure_sandbox())
         self._checked = True
         return sandbox
@@ -119,7 +118,9 @@ class Host(ABC):
         """The notebook's sandbox as it is, if there is one. One that is being made is waited for."""
         if self.session.manager.sandbox is None:
             await self._announced(self.session.settled())
-        return self.session.manager.sandbox
+        if self.session.manager.sandbox is None:
+            return None
+        return await self._announced(self.session.manager.sdk_sandbox())
 
     async def _announced(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something; say so once it has taken a while, and take the words back."""

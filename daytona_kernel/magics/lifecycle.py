@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..sandbox import STARTED
+from ..controlplane import STARTED
 from .contexts import SHARED
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError

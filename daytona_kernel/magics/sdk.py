@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DaytonaKernelError
-from ..sandbox import translate
+from ..translation import translate
 from .host import CommandFailed
 
 

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from typing import Any
 
-from ..sandbox import STARTED
+from ..controlplane import STARTED
 from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, check_resources, minutes
 from .general import key_values
 from .host import Host, Result, UsageError

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
+from daytona import Resources
 
-from daytona_kernel.errors import ExecutionUnknown, SandboxGone, SandboxProcessDied, SandboxStartFailed
+from daytona_kernel.errors import (
+    ExecutionUnknown,
+    SandboxGone,
+    SandboxProcessDied,
+    SandboxStartFailed,
+)
 
 from .bench import PRELUDE, Notebook
 from .conftest import Faulty
@@ -88,22 +95,22 @@ async def test_a_context_deleted_during_a_cell_is_said(notebook: Notebook) -> No
 
 async def stop(notebook: Notebook, how: str) -> None:
     """Do to the sandbox what its owner, or the service, does."""
-    client = await notebook.session.manager.client()
-    del client
-    sandbox = notebook.session.manager.sandbox
-    assert sandbox is not None
+    known = notebook.session.manager.sandbox
+    assert known is not None
 
     async def act() -> None:
+        sandbox = await (await notebook.session.manager.client()).get(known.id)
         if how == "deleted":
             await sandbox.delete(timeout=60)
+            return
+        if how == "resized":
+            await sandbox.resize(Resources(memory=sandbox.memory + 1))
             return
         await sandbox.stop(timeout=60)
         if how == "archived":
             await sandbox.archive()
         elif how == "restarted":
             await sandbox.start(timeout=60)
-
-    import asyncio
 
     await asyncio.wait_for(asyncio.wrap_future(notebook.session.run(act())), 90)
 
@@ -134,6 +141,41 @@ async def test_a_sandbox_that_ends_during_a_cell_is_said_and_put_right(notebook:
     assert after.notices
     if how != "deleted":
         assert await notebook.marks() == 1
+
+
+async def test_a_sandbox_that_is_resized_keeps_its_processes(notebook: Notebook) -> None:
+    """Also while a cell runs."""
+    await stop(notebook, "resized")
+    cell = notebook.start("once(); kept = 1; print('begun', flush=True); told('end')")
+    await cell.printed("begun")
+    await stop(notebook, "resized")
+    await notebook.tell("end")
+    assert (await cell.reply())["status"] == "ok"
+    after = await notebook.run("print(kept)")
+    assert (after.lines, after.notices) == (["1"], [])
+    assert await notebook.marks() == 1
+
+
+async def state(notebook: Notebook) -> str:
+    """The sandbox's state as the control plane has it."""
+    return await asyncio.wrap_future(notebook.session.run(notebook.session.manager.state()))
+
+
+@pytest.mark.parametrize("when", ["between", "during"])
+async def test_a_sandbox_in_error_is_recovered(notebook: Notebook, when: str) -> None:
+    """Code has killed the sandbox's own daemon: the next cell has it recovered, with its files."""
+    await notebook.run("open('file', 'w').write('there')")
+    kill = "import os, threading, time; end = lambda: os.kill(os.getppid(), 9)\n"
+    if when == "during":
+        with pytest.raises(SandboxGone):
+            await notebook.start(f"{kill}end(); time.sleep(60)").reply()
+    else:
+        await notebook.run(f"{kill}threading.Timer(0.2, end).start()")
+        while await state(notebook) != "error":
+            await asyncio.sleep(0.05)
+    cell = await notebook.run("import os; print(open('file').read(), 'once' in globals())", 90)
+    assert cell.lines == ["there False"]
+    assert any("variables are lost" in text for text in cell.notices)
 
 
 async def test_a_named_sandbox_that_is_deleted_is_not_replaced(faulty: Faulty, notebook: Notebook) -> None:

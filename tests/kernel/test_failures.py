@@ -111,7 +111,7 @@ async def service_notebook(place: Place, create: Any, **variables: str) -> Async
     [
         (500, {"message": "on fire"}, "SandboxCreationFailed"),
         (403, {"message": "over quota"}, "CredentialsError"),
-        (200, "<html>a login page</html>", "SandboxCreationFailed"),
+        (200, "<html>a login page</html>", "SandboxProtocolError"),
     ],
 )
 async def test_a_service_that_refuses(place: Place, status: int, body: Any, ename: str) -> None:

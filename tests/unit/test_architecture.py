@@ -25,7 +25,7 @@ MAY_START_LOCAL = {"cli", "sandbox"}
 
 # Above -> below: what is below must not know what is above it.
 LADDER = (
-    *({"errors"}, {"config", "toolbox"}, {"execution"}, {"link"}, {"context"}, {"session"}),
+    *({"errors"}, {"config", "toolbox", "controlplane"}, {"execution"}, {"link"}, {"context"}, {"session"}),
     *({"magics"}, {"sink"}, {"kernel"}, {"extension"}, {"runner"}, {"cli"}),
 )
 ABOVE = {name: set().union(*LADDER[step + 1 :]) for step, names in enumerate(LADDER) for name in names}

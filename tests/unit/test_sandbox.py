@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from daytona.common import errors as sdk
 
 from daytona_kernel import sandbox as module
 from daytona_kernel.config import DaytonaSettings
+from daytona_kernel.controlplane import ControlPlaneError
 from daytona_kernel.errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -25,7 +25,8 @@ from daytona_kernel.errors import (
     SandboxNotFound,
     SandboxStartFailed,
 )
-from daytona_kernel.sandbox import SandboxManager, Service, notebook_label, owner_label, translate
+from daytona_kernel.sandbox import SandboxManager, Service, notebook_label, owner_label
+from daytona_kernel.translation import translate
 
 
 @dataclass
@@ -38,10 +39,13 @@ class FakeSandbox:
     labels: dict[str, str] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
     error_reason: str | None = None
+    recoverable: bool = False
     start_error: Exception | None = None
     refresh_error: Exception | None = None
     calls: list[str] = field(default_factory=list)
     toolbox_proxy_url: str = "http://127.0.0.1:1/toolbox/"
+    stop_error: Exception | None = None
+    service: FakeService | None = None
 
     async def refresh_data(self) -> None:
         if self.refresh_error is not None:
@@ -55,9 +59,20 @@ class FakeSandbox:
             raise self.start_error
         self.state = "started"
 
+    async def recover(self, timeout: float | None = None) -> None:
+        self.calls.append("recover")
+        self.state = "started"
+
     async def delete(self, timeout: float | None = None) -> None:
         self.calls.append("delete")
         self.state = "destroyed"
+        if self.service is not None:
+            del self.service.sandboxes[self.id]
+
+    async def stop(self) -> None:
+        if self.stop_error is not None:
+            raise self.stop_error
+        self.calls.append("stop")
 
     async def set_labels(self, labels: dict[str, str]) -> None:
         self.labels = labels
@@ -67,31 +82,29 @@ class FakeSandbox:
 
 
 class FakeService:
-    """What the manager uses of ``AsyncDaytona``."""
+    """What the manager uses of the control plane."""
 
     def __init__(self, *sandboxes: FakeSandbox) -> None:
         self.sandboxes = {item.id: item for item in sandboxes}
-        self.created: list[Any] = []
+        self.created: list[dict[str, Any]] = []
         self.create_error: BaseException | None = None
         self.create_makes_one_first = False
         self.creating = asyncio.Event()
         self.hold: asyncio.Event | None = None
-        self._sandbox_api = self
+        self.headers = {"Authorization": "Bearer k"}
 
     async def get(self, key: str) -> FakeSandbox:
         for item in self.sandboxes.values():
             if key in (item.id, item.name):
                 return item
-        raise sdk.DaytonaNotFoundError("no such sandbox", status_code=404)
+        raise ControlPlaneError(404, "no such sandbox")
 
-    async def list(self, query: Any) -> AsyncIterator[FakeSandbox]:
-        for item in self.sandboxes.values():
-            if query.labels.items() <= item.labels.items():
-                yield item
+    async def find(self, labels: dict[str, str]) -> list[FakeSandbox]:
+        return [item for item in self.sandboxes.values() if labels.items() <= item.labels.items()]
 
-    async def create(self, params: Any, timeout: float | None = None) -> FakeSandbox:
-        self.created.append(params)
-        made = FakeSandbox(id="new", name=params.name, labels=params.labels)
+    async def create(self, body: dict[str, Any], timeout: float | None = None) -> FakeSandbox:
+        self.created.append(body)
+        made = FakeSandbox(id="new", name=body["name"], labels=body["labels"], service=self)
         if self.create_makes_one_first:
             self.sandboxes["new"] = made
         self.creating.set()
@@ -101,13 +114,6 @@ class FakeService:
             raise self.create_error
         self.sandboxes["new"] = made
         return made
-
-    async def delete(self, sandbox: FakeSandbox, timeout: float | None = None) -> None:
-        await sandbox.delete()
-        del self.sandboxes[sandbox.id]
-
-    async def stop_sandbox(self, sandbox_id: str) -> None:
-        self.sandboxes[sandbox_id].calls.append("stop")
 
     async def close(self) -> None:
         pass
@@ -122,7 +128,7 @@ def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def manager(service: FakeService, **settings: Any) -> SandboxManager:
     made = SandboxManager(DaytonaSettings(**settings))
-    made._client = service  # type: ignore[assignment]
+    made._plane = service  # type: ignore[assignment]
     made.service = Service("http://x/api", "k", True)
     return made
 
@@ -135,10 +141,10 @@ async def test_without_any_other_a_new_sandbox_is_made_and_is_ours() -> None:
     made = manager(service)
     assert (await made.acquire()).id == "new"
     assert made.owned
-    (params,) = service.created
-    assert params.labels == {"daytona-kernel": "1", "daytona-kernel.owner-pid": module.owner_label()}
-    assert params.auto_delete_interval == 7 * 24 * 60
-    assert params.snapshot is None
+    (body,) = service.created
+    assert body["labels"] == {"daytona-kernel": "1", "daytona-kernel.owner-pid": module.owner_label()}
+    assert body["autoDeleteInterval"] == 7 * 24 * 60
+    assert "snapshot" not in body
 
 
 async def test_a_named_sandbox_is_used_and_is_not_ours() -> None:
@@ -187,8 +193,8 @@ async def test_a_new_sandbox_of_a_notebook_can_be_found_again(monkeypatch: pytes
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
     service = FakeService()
     await manager(service).acquire()
-    assert service.created[0].labels[module.LABEL_NOTEBOOK] == notebook_label("/home/me/a.ipynb")
-    assert "a.ipynb" not in str(service.created[0].labels)
+    assert service.created[0]["labels"][module.LABEL_NOTEBOOK] == notebook_label("/home/me/a.ipynb")
+    assert "a.ipynb" not in str(service.created[0]["labels"])
 
 
 async def test_a_headless_sandbox_is_ephemeral_names_its_owner_and_is_nobody_elses(
@@ -198,10 +204,10 @@ async def test_a_headless_sandbox_is_ephemeral_names_its_owner_and_is_nobody_els
     mine = {module.LABEL_NOTEBOOK: notebook_label("/home/me/a.ipynb")}
     service = FakeService(FakeSandbox(id="mine", labels=mine))
     await manager(service, headless=True).acquire()
-    (params,) = service.created
-    assert params.ephemeral
-    assert params.labels[module.LABEL_OWNER] == owner_label()
-    assert module.LABEL_NOTEBOOK not in params.labels
+    (body,) = service.created
+    assert body["autoDeleteInterval"] == 0  # deleted as soon as it stops
+    assert body["labels"][module.LABEL_OWNER] == owner_label()
+    assert module.LABEL_NOTEBOOK not in body["labels"]
 
 
 def test_the_owner_label_names_this_process_and_its_start() -> None:
@@ -221,19 +227,19 @@ async def test_all_settings_reach_the_service_in_its_units() -> None:
         auto_stop="2h",
         auto_delete=None,
     ).acquire()
-    (params,) = service.created
-    assert (params.snapshot, params.env_vars, params.network_block_all) == ("snap", {"A": "1"}, True)
-    assert params.labels.items() >= {"daytona-kernel": "1", "team": "x"}.items()
-    assert params.auto_stop_interval == 120
-    assert params.auto_delete_interval is None
+    (body,) = service.created
+    assert (body["snapshot"], body["env"], body["networkBlockAll"]) == ("snap", {"A": "1"}, True)
+    assert body["labels"].items() >= {"daytona-kernel": "1", "team": "x"}.items()
+    assert body["autoStopInterval"] == 120
+    assert "autoDeleteInterval" not in body
 
 
 async def test_an_image_comes_with_its_sizes() -> None:
     service = FakeService()
     await manager(service, image="python:3.12", cpu=2, memory_gib=4).acquire()
-    (params,) = service.created
-    assert params.image == "python:3.12"
-    assert (params.resources.cpu, params.resources.memory, params.resources.disk) == (2, 4, None)
+    (body,) = service.created
+    assert body["buildInfo"] == {"dockerfileContent": "FROM python:3.12\n"}
+    assert (body["cpu"], body["memory"], body.get("disk")) == (2, 4, None)
 
 
 async def test_a_wrong_combination_is_refused_before_anything_is_called() -> None:
@@ -265,6 +271,12 @@ async def test_a_broken_sandbox_is_told_with_its_reason(state: str) -> None:
         await manager(service, sandbox="box").acquire()
 
 
+async def test_a_recoverable_sandbox_is_recovered() -> None:
+    box = FakeSandbox(state="error", error_reason="disk full", recoverable=True)
+    await manager(FakeService(box), sandbox="box").acquire()
+    assert (box.state, box.calls) == ("started", ["recover"])
+
+
 @pytest.mark.parametrize("state", ["destroyed", "destroying", "archived_forever"])
 async def test_a_sandbox_that_is_going_is_gone(state: str) -> None:
     with pytest.raises(SandboxGone, match=state):
@@ -284,7 +296,7 @@ async def test_a_sandbox_between_two_states_is_waited_for(monkeypatch: pytest.Mo
 
 
 async def test_a_start_that_fails_is_an_error_of_ours() -> None:
-    service = FakeService(FakeSandbox(state="stopped", start_error=sdk.DaytonaError("no runner")))
+    service = FakeService(FakeSandbox(state="stopped", start_error=ControlPlaneError(None, "no runner")))
     with pytest.raises(SandboxStartFailed, match="no runner"):
         await manager(service, sandbox="box").acquire()
 
@@ -311,7 +323,7 @@ async def test_a_sandbox_that_has_stopped_is_started_and_its_processes_are_gone(
 async def test_a_deleted_sandbox_is_forgotten() -> None:
     box = FakeSandbox()
     made = await acquired(box)
-    box.refresh_error = sdk.DaytonaNotFoundError("gone", status_code=404)
+    box.refresh_error = ControlPlaneError(404, "gone")
     with pytest.raises(SandboxGone):
         await made.ensure_started()
     assert made.sandbox is None
@@ -320,12 +332,12 @@ async def test_a_deleted_sandbox_is_forgotten() -> None:
 async def test_a_service_that_can_not_be_asked_is_no_verdict_on_the_sandbox() -> None:
     box = FakeSandbox()
     made = await acquired(box)
-    box.refresh_error = sdk.DaytonaConnectionError("no route")
+    box.refresh_error = ConnectionFailed("no route")
     with pytest.raises(ConnectionFailed):
         await made.ensure_started()
     assert made.sandbox is box  # type: ignore[comparison-overlap]
     assert await made.state() == ""
-    box.refresh_error = sdk.DaytonaNotFoundError("gone", status_code=404)
+    box.refresh_error = ControlPlaneError(404, "gone")
     assert await made.state() == "destroyed"
 
 
@@ -374,27 +386,16 @@ def test_an_error_without_words_is_told_by_its_name_and_a_long_one_is_cut() -> N
 @pytest.mark.parametrize(
     ("error", "settings", "ours", "words"),
     [
-        (sdk.DaytonaTimeoutError("late"), {}, SandboxCreationFailed, "within 120 s"),
-        (sdk.DaytonaQueueTimeoutError("late"), {}, SandboxCreationFailed, "DAYTONA_KERNEL_CREATE_TIMEOUT"),
-        (sdk.DaytonaConnectionTimeoutError("late"), {}, ConnectionFailed, "could not be reached"),
-        (
-            sdk.DaytonaNotFoundError("nope", status_code=404),
-            {"snapshot": "sn"},
-            SandboxCreationFailed,
-            "'sn'",
-        ),
-        (
-            sdk.DaytonaBadRequestError("nope", status_code=400),
-            {"snapshot": "sn"},
-            SandboxCreationFailed,
-            "'sn'",
-        ),
-        (sdk.DaytonaBadRequestError("cpu", status_code=400), {}, ConfigurationError, "cpu"),
-        (sdk.DaytonaForbiddenError("quota", status_code=403), {}, CredentialsError, "quota"),
-        (sdk.DaytonaRateLimitError("slow", status_code=429), {}, SandboxError, "patience"),
-        (sdk.DaytonaError("state: error, reason: no runner"), {}, SandboxCreationFailed, "no runner"),
-        (sdk.DaytonaInternalServerError("oops", status_code=500), {}, SandboxCreationFailed, "oops"),
-        (sdk.DaytonaConnectionError("refused"), {}, ConnectionFailed, "refused"),
+        (asyncio.TimeoutError(), {}, SandboxCreationFailed, "within 120 s"),
+        (ControlPlaneError(408, "late"), {}, SandboxCreationFailed, "DAYTONA_KERNEL_CREATE_TIMEOUT"),
+        (ControlPlaneError(404, "nope"), {"snapshot": "sn"}, SandboxCreationFailed, "'sn'"),
+        (ControlPlaneError(400, "nope"), {"snapshot": "sn"}, SandboxCreationFailed, "'sn'"),
+        (ControlPlaneError(400, "cpu"), {}, ConfigurationError, "cpu"),
+        (ControlPlaneError(401, "bad key"), {}, CredentialsError, "bad key"),
+        (ControlPlaneError(403, "quota"), {}, CredentialsError, "quota"),
+        (ControlPlaneError(429, "slow"), {}, SandboxError, "patience"),
+        (ControlPlaneError(None, "its state is error: no runner"), {}, SandboxCreationFailed, "no runner"),
+        (ControlPlaneError(500, "oops"), {}, SandboxCreationFailed, "oops"),
     ],
 )
 async def test_a_creation_that_fails_says_why(
@@ -410,7 +411,7 @@ async def test_a_creation_that_fails_says_why(
 
 async def test_the_next_try_after_a_failed_creation_may_succeed() -> None:
     service = FakeService()
-    service.create_error = sdk.DaytonaError("x")
+    service.create_error = ControlPlaneError(None, "x")
     made = manager(service)
     with pytest.raises(DaytonaKernelError):
         await made.acquire()
@@ -421,7 +422,7 @@ async def test_the_next_try_after_a_failed_creation_may_succeed() -> None:
 async def test_a_creation_that_fails_half_way_leaves_no_sandbox_behind() -> None:
     service = FakeService()
     service.create_makes_one_first = True
-    service.create_error = sdk.DaytonaTimeoutError("late")
+    service.create_error = asyncio.TimeoutError()
     with pytest.raises(SandboxCreationFailed):
         await manager(service).acquire()
     assert service.sandboxes == {}
@@ -497,8 +498,7 @@ async def test_a_sandbox_that_is_to_stay_does_not_die_with_its_kernel(policy: st
 
 
 async def test_the_end_raises_nothing_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
-    made = await acquired(FakeSandbox(), on_shutdown="stop")
-    made._client._sandbox_api.sandboxes.clear()  # type: ignore[union-attr]
+    made = await acquired(FakeSandbox(stop_error=ControlPlaneError(404, "gone")), on_shutdown="stop")
     assert await made.release() == "kept"
     assert "sandbox s1 was left behind" in caplog.text
 

@@ -1,0 +1,238 @@
+"""The few control-plane calls between a kernel's start and its first cell, and those that keep it going.
+
+The SDK has them all, but takes a second and 56 MiB to import, which is more than a whole local kernel needs
+to answer. So what every notebook needs goes out from here, on aiohttp alone; ``%daytona`` and the command
+line use the SDK. Paths, fields and statuses: Daytona's OpenAPI specification, as the SDK 0.226 uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from ._version import __version__
+from .errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+Content = dict[str, Any]
+
+DEFAULT_API_URL = "https://app.daytona.io/api"
+CALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
+STARTED = "started"
+FAILED = ("error", "build_failed", "destroyed", "destroying")
+POLL_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Pauses between looks at a sandbox that is getting ready; the last one again and again."""
+PYTHON = {"code-toolbox-language": "python"}
+"""The label by which SDK clients know the sandbox's language."""
+
+
+class ControlPlaneError(Exception):
+    """The control plane refused, or the sandbox came to a bad end. ``status``: HTTP's, or ``None``."""
+
+    def __init__(self, status: int | None, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class SandboxHandle:
+    """One sandbox as the control plane last described it, and what can be done with it."""
+
+    plane: ControlPlane
+    id: str
+    name: str = ""
+    state: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    toolbox_proxy_url: str = ""
+    error_reason: str = ""
+    recoverable: bool = False
+
+    async def refresh_data(self) -> None:
+        """Ask for the state of now. Raises as :meth:`ControlPlane.call` does."""
+        self.take(await self.plane.call("GET", _path(self.id)))
+
+    async def start(self, timeout: float | None = None) -> None:
+        """Start it and wait until it runs; ``timeout`` in seconds, ``None`` or 0 for none.
+
+        Raises :class:`ControlPlaneError` if it fails, :class:`asyncio.TimeoutError` if it takes too long.
+        """
+        await asyncio.wait_for(self._start("start"), timeout or None)
+
+    async def recover(self, timeout: float | None = None) -> None:
+        """Start it from ``error``, where it says that it is recoverable. As :meth:`start` otherwise."""
+        await asyncio.wait_for(self._start("recover"), timeout or None)
+
+    async def _start(self, verb: str) -> None:
+        self.take(await self.plane.call("POST", _path(self.id, verb)))
+        await self.wait_until_started()
+
+    async def wait_until_started(self) -> None:
+        """Look at it until it runs. Raises :class:`ControlPlaneError` with the reason if it never will."""
+        looks = 0
+        while self.state != STARTED:
+            if self.state in FAILED:
+                reason = self.error_reason or "no reason given"
+                raise ControlPlaneError(None, f"its state is {self.state}, the reason: {reason}")
+            await asyncio.sleep(POLL_S[min(looks, len(POLL_S) - 1)])
+            looks += 1
+            await self.refresh_data()
+
+    async def stop(self) -> None:
+        """Ask for its stop, without waiting for it."""
+        self.take(await self.plane.call("POST", _path(self.id, "stop")))
+
+    async def delete(self, timeout: float = CALL_TIMEOUT_S) -> None:
+        """Ask for its deletion, without waiting for it."""
+        await self.plane.call("DELETE", _path(self.id), timeout_s=timeout)
+
+    async def set_labels(self, labels: Mapping[str, str]) -> None:
+        """Replace all its labels."""
+        await self.plane.call("PUT", _path(self.id, "labels"), body={"labels": dict(labels)})
+        self.labels = dict(labels)
+
+    async def refresh_activity(self) -> None:
+        """Tell that it is in use: its auto-stop clock begins anew."""
+        await self.plane.call("POST", _path(self.id, "last-activity"))
+
+    def take(self, answer: Any) -> None:
+        """Take over what an answer says. Fields that are missing stay as they are."""
+        if not isinstance(answer, dict):
+            return
+        for name in ("name", "state"):
+            if isinstance(answer.get(name), str):
+                setattr(self, name, answer[name])
+        if isinstance(answer.get("labels"), dict):
+            self.labels = {str(key): str(value) for key, value in answer["labels"].items()}
+        self.toolbox_proxy_url = str(answer.get("toolboxProxyUrl") or self.toolbox_proxy_url)
+        self.error_reason = str(answer.get("errorReason") or "")
+        self.recoverable = answer.get("recoverable") is True
+
+
+class ControlPlane:
+    """Calls to one Daytona API with one credential. Use it on one event loop only.
+
+    ``organization_id`` goes with a JWT, which may be good for several organizations.
+    """
+
+    def __init__(self, api_url: str, credential: str, organization_id: str = "") -> None:
+        self.api_url = (api_url or DEFAULT_API_URL).rstrip("/")
+        if urlsplit(self.api_url).scheme not in ("http", "https") or not urlsplit(self.api_url).hostname:
+            raise ConfigurationError(
+                f"The API URL {self.api_url!r} is not a URL.",
+                hint="DAYTONA_API_URL looks like https://host/api.",
+            )
+        self.headers = {
+            "Authorization": f"Bearer {credential}",
+            "X-Daytona-Source": "daytona-kernel",
+            "User-Agent": f"daytona-kernel/{__version__}",
+        }
+        if organization_id:
+            self.headers["X-Daytona-Organization-ID"] = organization_id
+        self._session: ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"ControlPlane({self.api_url!r})"
+
+    async def get(self, key: str) -> SandboxHandle:
+        """The sandbox of this id or name. Raises :class:`ControlPlaneError` (404) if there is none."""
+        return await self._handle(await self.call("GET", _path(key)))
+
+    async def find(self, labels: Mapping[str, str]) -> list[SandboxHandle]:
+        """Sandboxes that have these labels, one page of them at most."""
+        answer = await self.call("GET", "/sandbox", params={"labels": json.dumps(dict(labels))})
+        items = answer.get("items") if isinstance(answer, dict) else None
+        return [await self._handle(item) for item in items] if isinstance(items, list) else []
+
+    async def create(self, body: Content, timeout: float | None = None) -> SandboxHandle:
+        """Make a sandbox and wait until it runs; ``timeout`` in seconds for both, ``None`` or 0 for none.
+
+        ``body``: the fields of the API's ``CreateSandbox``. Raises :class:`ControlPlaneError` if it is
+        refused or fails, :class:`asyncio.TimeoutError` if it takes too long. It may exist after an error,
+        under the name that was asked for.
+        """
+        return await asyncio.wait_for(self._create(body, timeout or None), timeout or None)
+
+    async def _create(self, body: Content, timeout_s: float | None) -> SandboxHandle:
+        whole = {**body, "labels": {**PYTHON, **body.get("labels", {})}}
+        made = await self._handle(await self.call("POST", "/sandbox", body=whole, timeout_s=timeout_s))
+        await made.wait_until_started()
+        return made
+
+    async def close(self) -> None:
+        """Close the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Content | None = None,
+        params: dict[str, str] | None = None,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+    ) -> Any:
+        """Make a call; the JSON of the answer, ``None`` if it has none.
+
+        Raises :class:`ControlPlaneError` for an answer that is an error, and :class:`ConnectionFailed` if
+        there was none in time. Nothing is sent twice, and no redirection is followed with the key in hand.
+        """
+        import aiohttp
+
+        if self._session is None:
+            local = urlsplit(self.api_url).hostname in ("127.0.0.1", "localhost", "::1")
+            self._session = aiohttp.ClientSession(headers=self.headers, trust_env=not local)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._session.request(
+                method, self.api_url + path, json=body, params=params, timeout=timeout, allow_redirects=False
+            ) as answer:
+                content = _json(await answer.read())
+                if answer.status >= 300:
+                    raise ControlPlaneError(answer.status, _reason(content, answer))
+                return content
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
+            reason = " ".join(str(exc).split())[:400] or type(exc).__name__
+            raise ConnectionFailed(f"Daytona could not be reached ({reason}).") from exc
+
+    async def _handle(self, answer: Any) -> SandboxHandle:
+        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+            raise SandboxProtocolError(
+                "Daytona described a sandbox without an id.",
+                hint="Is DAYTONA_API_URL the URL of a Daytona API?",
+            )
+        handle = SandboxHandle(self, answer["id"])
+        handle.take(answer)
+        if not handle.toolbox_proxy_url:
+            found = await self.call("GET", _path(handle.id, "toolbox-proxy-url"))
+            handle.toolbox_proxy_url = str(found.get("url") or "") if isinstance(found, dict) else ""
+        return handle
+
+
+def _path(key: str, verb: str = "") -> str:
+    return f"/sandbox/{quote(key, safe='')}" + (f"/{verb}" if verb else "")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data) if data else None
+    except ValueError:
+        return None
+
+
+def _reason(content: Any, answer: Any) -> str:
+    """Words for an error: the API's own, or where a redirection would have led, or HTTP's."""
+    if 300 <= answer.status < 400:
+        return f"redirected to {answer.headers.get('Location', 'elsewhere')}; is DAYTONA_API_URL right?"
+    message = content.get("message") or content.get("error") if isinstance(content, dict) else ""
+    if isinstance(message, list):
+        message = "; ".join(str(item) for item in message)
+    return str(message or answer.reason or answer.status)[:400]

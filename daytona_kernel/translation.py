@@ -1,0 +1,100 @@
+"""What the service, the SDK and the transport raise, as errors of our own tree with the cause kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import DaytonaSettings
+from .errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    CredentialsError,
+    DaytonaKernelError,
+    SandboxCreationFailed,
+    SandboxError,
+)
+
+
+def status_of(exc: BaseException) -> int | None:
+    """HTTP status of an error of the SDK or of the control plane; ``None`` if there was no answer."""
+    status = getattr(exc, "status_code", None) or getattr(exc, "status", None)
+    return status if isinstance(status, int) else None
+
+
+class Translated:
+    """Turns the SDK's and the transport's errors into ours, in one place, with the cause kept."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _type: Any, exc: BaseException | None, _traceback: Any) -> None:
+        if exc is None or isinstance(exc, DaytonaKernelError) or not isinstance(exc, Exception):
+            return
+        raise translate(exc) from exc
+
+
+def translate(exc: Exception) -> DaytonaKernelError:
+    """Our error for one of the SDK's: by HTTP status, or by what caused it where there was no answer."""
+    status = status_of(exc)
+    text = _one_line(exc)
+    if status == 401 or _is_a(exc, "DaytonaAuthenticationError"):
+        return CredentialsError(f"Daytona refused the credentials ({text}).")
+    if status == 403:
+        return CredentialsError(
+            f"These credentials do not allow that ({text}).", hint="Check the key's permissions."
+        )
+    if status == 429:
+        return SandboxError(
+            f"Daytona asks for patience ({text}).", hint="Wait a little and run the cell again."
+        )
+    if status is not None:
+        return SandboxError(
+            f"Daytona answered {status}: {text}",
+            hint="Run the cell again; if it stays, see the service's status.",
+        )
+    if _is_a(exc, "InvalidURL"):
+        return ConfigurationError(
+            f"The API URL is not a URL ({text}).", hint="DAYTONA_API_URL looks like https://host/api."
+        )
+    if _is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
+        return ConnectionFailed(f"Daytona could not be reached ({text}).")
+    if _is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
+        return ConfigurationError(f"Daytona's SDK refuses that: {text}")
+    return SandboxError(f"Daytona's SDK failed: {text}", hint="Run the cell again.")
+
+
+def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
+    """Our error for a sandbox that could not be made."""
+    status, text = status_of(exc), _one_line(exc)
+    if status == 408 or (status is None and _is_a(exc, "TimeoutError")):
+        return SandboxCreationFailed(
+            f"The sandbox was not ready within {settings.create_timeout or 0:g} s.",
+            hint="Run the cell again, or raise create_timeout (DAYTONA_KERNEL_CREATE_TIMEOUT).",
+        )
+    if status in (400, 404) and settings.snapshot:
+        return SandboxCreationFailed(
+            f"No sandbox could be made from the snapshot {settings.snapshot!r}: {text}",
+            hint="Check the snapshot's name and state.",
+        )
+    if status == 400:
+        return ConfigurationError(f"Daytona refused to make the sandbox: {text}")
+    error = translate(exc)
+    if type(error) is SandboxError and status != 429:
+        return SandboxCreationFailed(f"The sandbox could not be made: {text}", hint="Run the cell again.")
+    return error
+
+
+def _is_a(exc: BaseException, *names: str) -> bool:
+    """Whether ``exc``, or what caused it, is of a class so named: the SDK wraps what it meets."""
+    seen: BaseException | None = exc
+    while seen is not None:
+        if any(cls.__name__ in names for cls in type(seen).__mro__):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+def _one_line(exc: BaseException) -> str:
+    """The message of an exception as one line, at most 400 characters."""
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return text if len(text) <= 400 else text[:400] + "…"
