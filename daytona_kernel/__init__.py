@@ -8,9 +8,11 @@ Importing this package imports nothing heavy. What is where, and who may use who
     toolbox              contexts, commands and small files of one sandbox over HTTP
     execution, channel,  one request and its WebSocket: sent, read, lost, got back; served exactly once
     link
-    sandbox, config      find, create, start, keep alive, end a sandbox, with Daytona's SDK
+    sandbox, config,     find, create, start, keep alive, end a sandbox; its few calls to the service, and its
+    controlplane         errors in our words (translation). The SDK itself is imported for %daytona only
     context, lookback    a context with an agent in it: made, or found as an earlier kernel left it
-    session              one notebook: all of the above on a thread of its own (loopthread, running, messages)
+    workplace            one notebook's sandbox and context, on a thread of its own (loopthread)
+    session              its requests, one after the other there (running, messages, usage, beside)
     kernel, sink         Jupyter's messages <-> session; no network code
     cellsplit, magics/,  %daytona, in the kernel and in plain IPython (extension); transfer, remote: files
     extension

@@ -1,8 +1,8 @@
-"""One live notebook: its sandbox, its interpreter context, the agent in there, and the link to it.
+"""A notebook's requests, served one after the other in its sandbox: sent, watched, explained, interrupted.
 
 A session has a thread and an event loop of its own, so that neither a busy kernel nor a slow front end
 stalls the socket. Its public methods may be called from any thread; they return
-:class:`concurrent.futures.Future`.
+:class:`concurrent.futures.Future`. Where the requests go is :mod:`.workplace`'s.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import asyncio
 import concurrent.futures
 import json
 import logging
-import time
-import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from . import usage, wire
 from .config import DaytonaSettings
-from .context import ContextStarter, envelope
+from .context import envelope
 from .errors import (
     ConnectionFailed,
     DaytonaKernelError,
@@ -31,15 +29,10 @@ from .errors import (
 )
 from .execution import ContextLost, Execution
 from .link import Link
-from .lookback import last_cell, left_behind, used_by_others
-from .loopthread import LoopThread
+from .lookback import last_cell
 from .messages import well_formed
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
-from .sandbox import SandboxManager
-from .toolbox import Toolbox
-
-if TYPE_CHECKING:
-    from daytona import AsyncSandbox
+from .workplace import Workplace
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +43,6 @@ STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
 CONTEXT_END_S = 2.5
 """Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
-OTHERS_S = 1.0
-"""How long an end may look for others in the sandbox."""
-LEFT_BEHIND = (
-    "The kernel before this one ended abruptly. Its Python process is there still: %daytona missed goes back"
-    " to it, with its variables, and shows the output of its last cell."
-)
 ATTEMPTS = 3
 
 
@@ -63,54 +50,21 @@ class Interrupted(DaytonaKernelError):
     """The person interrupted the cell before any of it ran, or while nobody could reach the sandbox."""
 
 
-class Session(LoopThread):
+class Session(Workplace):
     """Runs a notebook's requests in a sandbox, one at a time and in order."""
 
-    def __init__(
-        self,
-        settings: DaytonaSettings,
-        *,
-        name: str = "",
-        remembered: Content | None = None,
-        on_ready: Callable[[Content], None] = lambda info: None,
-    ) -> None:
-        super().__init__("daytona-session")
-        self.settings = settings
-        self.name = name or uuid.uuid4().hex
-        self.info: Content = {}
-        """What the agent said of itself: ``python``, ``shell_version``, ``banner``, ``pid``, ``cwd`` ..."""
-        self.execution_count = 1
-        self.manager = SandboxManager(settings, self._show_status)
-        self._remembered = dict(remembered or {})
-        self._on_ready = on_ready
-        self._toolbox: Toolbox | None = None
-        self._link: Link | None = None
-        self._ready: asyncio.Task[None] | None = None
-        self._notices: list[str] = []
+    def __init__(self, settings: DaytonaSettings, **options: Any) -> None:
+        """``options``: those of :class:`~daytona_kernel.workplace.Workplace`."""
+        super().__init__(settings, **options)
         self._running: Running | None = None
         self._serving: asyncio.Task[Any] | None = None
         self._late: LateOutput | None = None
         self._sinks = Sinks()
-        self._status: str | None = None
-        self._ever_ready = False
-        self.left_behind = ""
-        """The context of a kernel that was killed, which is still there."""
-        self._starter = ContextStarter(self.name, self._show_status)
-        self._own: set[str] = set()
-        """The contexts that are ours to end: the one in use, unless it is shared, and those kept aside."""
-        self._lock = asyncio.Lock()
-        self._acquiring = asyncio.Lock()
         self._signalling = asyncio.Lock()
         self._asking = asyncio.Lock()
         self._aside_open = asyncio.Event()
 
     # -- from any thread ---------------------------------------------------------------------------
-
-    def start(self, *, prepare: bool = True) -> None:
-        """Begin to get the sandbox ready, in the background. Without ``prepare`` only when it is needed."""
-        self._thread.start()
-        if prepare:
-            self.run(self._begin())
 
     def execute(
         self, content: Content, parent: Content, sink: Sink, **extra: Any
@@ -159,10 +113,7 @@ class Session(LoopThread):
         """Whether a request is being served."""
         return self._running is not None
 
-    # -- getting ready -----------------------------------------------------------------------------
-
-    async def _begin(self) -> None:
-        self._ready = self._spawn(self._prepare())
+    # -- waiting for the sandbox -------------------------------------------------------------------
 
     async def _ensure_ready(self, running: Running) -> None:
         """Wait for the sandbox; try again if the last try failed. Raises what the try raised."""
@@ -197,83 +148,7 @@ class Session(LoopThread):
             if shown is not None:
                 running.sink.status(None)
 
-    async def _acquire(self) -> None:
-        """Have a sandbox, found or made, and its toolbox."""
-        async with self._acquiring:
-            if self.manager.sandbox is not None:
-                return
-            await self.manager.acquire(str(self._remembered.get("sandbox_id", "")))
-            if self._remembered.get("owned") is False:
-                self.manager.owned = False
-            if self.manager.notice:
-                self._notices.append(self.manager.notice)
-                self.manager.notice = ""
-            await self._renew_toolbox()
-
-    async def _renew_toolbox(self) -> None:
-        old, self._toolbox = self._toolbox, None
-        if self.manager.sandbox is not None:
-            self._toolbox = Toolbox(self.manager.endpoint())
-        if old is not None:
-            await old.close()
-
-    async def _prepare(self) -> None:
-        """From nothing, or from a lost context, to an agent that answers."""
-        began = time.monotonic()
-        if self.manager.sandbox is not None:
-            await self._repair_sandbox()
-        await self._acquire()
-        assert self._toolbox is not None
-        acquired = time.monotonic()
-        started = await self._starter.start(self._toolbox, self.execution_count)
-        link, self.info = started.link, started.info
-        self._own.add(link.context_id)
-        self._notices += started.notices
-        await self._look_back()
-        self._link = link
-        link.warm_up()
-        self._ever_ready = True
-        now = time.monotonic()
-        log.info("ready: sandbox after %.3f s, Python in it %.3f s later", acquired - began, now - acquired)
-        self._tell_ready()
-
-    def _tell_ready(self) -> None:
-        self._on_ready(
-            {
-                **self.info,
-                "sandbox_id": self.manager.sandbox.id if self.manager.sandbox else "",
-                "context_id": self.context_id if self.context_id in self._own else "",
-                "left_behind": self.left_behind,
-                "owned": self.manager.owned,
-            }
-        )
-
-    async def _look_back(self) -> None:
-        """A kernel that ends in order deletes its context. If it is there, the kernel was killed."""
-        assert self._toolbox is not None
-        older = str(self._remembered.pop("left_behind", ""))
-        if older:
-            self._own.add(older)
-            self._spawn(self._delete_context(older))
-        old = str(self._remembered.pop("context_id", ""))
-        if not old:
-            return
-        with suppress(DaytonaKernelError):
-            if any(item.get("id") == old and item.get("active") for item in await self._toolbox.contexts()):
-                self.left_behind = old
-                self._notices.append(LEFT_BEHIND)
-
-    # -- what an earlier kernel left; from any thread ----------------------------------------------
-
-    def attach(self, context_id: str = "") -> concurrent.futures.Future[Content]:
-        """Go over to a Python process that is there in the sandbox already, with its variables.
-
-        Without ``context_id`` to the one used last, other than the present one. The result tells
-        ``context_id``, and ``running``: whether a cell still runs there (see :meth:`missed`); the next cell
-        waits for it. The present context is deleted. Raises :class:`SandboxError` if there is no such
-        process.
-        """
-        return self.run(self._attach(context_id))
+    # -- what an earlier kernel left ---------------------------------------------------------------
 
     def missed(self, sink: Sink) -> concurrent.futures.Future[Content]:
         """Publish what is recorded of the last cell's output, live if it still runs; how it ended.
@@ -282,33 +157,6 @@ class Session(LoopThread):
         is recorded. It can be interrupted as the cell itself.
         """
         return self.run(self._missed(sink))
-
-    async def _attach(self, context_id: str) -> Content:
-        await self._acquire()
-        async with self._lock:
-            if self._ready is not None and not self._ready.done():
-                await asyncio.wait({self._ready})
-            assert self._toolbox is not None
-            found = [
-                one
-                for one in await left_behind(self._toolbox)
-                if one.context_id != self.context_id and context_id in ("", one.context_id)
-            ]
-            if not found:
-                raise SandboxError("There is no other Python process of a notebook in this sandbox.")
-            one = found[0]
-            self._drop_context()
-            self._notices.clear()
-            self._link = Link(self._toolbox, one.context_id, one.spool)
-            self._own.add(one.context_id)
-            self._link.pid, self.info, self._ever_ready = one.pid, one.info, True
-            count = one.last.get("execution_count")
-            self.execution_count = count if isinstance(count, int) else 1
-            if self.left_behind == one.context_id:
-                self.left_behind = ""
-            self._link.warm_up()
-            self._tell_ready()
-            return {"context_id": one.context_id, "running": one.running}
 
     async def _missed(self, sink: Sink) -> Content:
         async with self._lock:
@@ -333,98 +181,6 @@ class Session(LoopThread):
                 self._ended(running)
             assert execution.result is not None
             return self._finish(execution.result, running)
-
-    # -- for %daytona; on the session's loop -------------------------------------------------------
-
-    @property
-    def toolbox(self) -> Toolbox | None:
-        """Calls to the sandbox, once there is one."""
-        return self._toolbox
-
-    @property
-    def context_id(self) -> str:
-        """The interpreter context of the cells; empty if there is none yet."""
-        return self._link.context_id if self._link is not None else ""
-
-    async def settled(self) -> None:
-        """Wait for a preparation that has begun, whatever comes of it."""
-        if self._ready is not None and not self._ready.done():
-            await asyncio.wait({self._ready})
-
-    async def ensure_sandbox(self) -> AsyncSandbox:
-        """The sandbox, found, made or started if need be. No context is made in it."""
-        if self.manager.sandbox is not None and not await self._sandbox_runs():
-            self._drop_context()
-            await self._repair_sandbox()
-        await self._acquire()
-        return await self.manager.sdk_sandbox()
-
-    async def use_sandbox(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
-        """Go over to another sandbox, or with ``None`` to a new one for the next cell.
-
-        Our contexts in the old one are ended; the old sandbox itself is left as it is.
-        """
-        await self.forget_context()
-        await self._end_contexts()
-        async with self._acquiring:
-            self._remembered = {}
-            await self.manager.adopt(sandbox, owned=owned)
-            self.settings.sandbox = sandbox.name if sandbox is not None and not owned else ""
-            await self._renew_toolbox()
-
-    async def forget_context(self, *, delete: bool = True, keep: bool = False) -> None:
-        """Let the next cell begin in a new context: variables are lost.
-
-        ``keep``: the context stays, to be gone back to. Without ``delete`` the sandbox itself stops, and all
-        contexts with it. A sandbox that is just being made is waited for: nobody would delete it otherwise.
-        """
-        await self.settled()
-        link, toolbox = self._link, self._toolbox
-        self._drop_context(delete=False)
-        if not delete:
-            self._own.clear()
-        elif link is not None and toolbox is not None and not keep:
-            await self._delete_context(link.context_id)
-
-    async def join_context(self, context_id: str) -> None:
-        """Go over to a context that is there already, whoever made it; the present one is kept.
-
-        Raises :class:`SandboxError` if nothing of ours can be started there; then all stays as it is.
-        """
-        await self.ensure_sandbox()
-        await self.settled()
-        assert self._toolbox is not None
-        async with self._lock:
-            started = await self._starter.join(self._toolbox, context_id, self.execution_count)
-            self._drop_context(delete=False)
-            self._notices[:] = started.notices
-            self._link, self.info, self._ever_ready = started.link, started.info, True
-            last = await last_cell(self._toolbox, started.link.spool)
-            count = last.get("execution_count")
-            self.execution_count = count if isinstance(count, int) else 1
-            started.link.warm_up()
-            self._tell_ready()
-
-    async def _end_contexts(self) -> None:
-        """End all contexts that are ours."""
-        await asyncio.gather(*(self._delete_context(one) for one in [*self._own]))
-        self._own.clear()
-
-    async def _repair_sandbox(self) -> None:
-        """Before a context is made anew: the sandbox may have stopped meanwhile, or be gone."""
-        try:
-            if await self.manager.ensure_started():
-                notice = "Python in the sandbox was started anew: variables are lost, files are there."
-            else:
-                notice = "The sandbox had stopped and was started again: variables are lost, files are there."
-                await self._renew_toolbox()
-        except SandboxGone:
-            if self.settings.sandbox:
-                raise
-            self._remembered = {}
-            notice = "The sandbox is gone, a new one takes its place: variables and files are lost."
-        if self._ever_ready and notice not in self._notices:
-            self._notices.append(notice)
 
     # -- serving -----------------------------------------------------------------------------------
 
@@ -582,18 +338,9 @@ class Session(LoopThread):
                     else "The sandbox stopped before the cell was confirmed to have begun."
                 )
 
-    async def _sandbox_runs(self) -> bool:
-        """Whether the control plane has the sandbox as started; ``True`` if it can not be asked."""
-        return self.manager.sandbox is not None and await self.manager.state() in ("started", "")
-
     def _drop_context(self, *, delete: bool = True) -> None:
-        """Forget the context: the next request gets a new one, and hears of the lost variables."""
-        link, self._link, self._ready, self._late = self._link, None, None, None
-        if link is not None:
-            self._spawn(link.close())
-            if delete:
-                # A dead context stays wedged on the real daemon (observed on v0.190.0): it is not used again.
-                self._spawn(self._delete_context(link.context_id))
+        super()._drop_context(delete=delete)
+        self._late = None
 
     async def _explain_loss(self, lost: ContextLost, *, started: bool) -> DaytonaKernelError | None:
         """The error for a cell whose context was lost while it ran; ``None`` if it had not begun."""
@@ -625,13 +372,6 @@ class Session(LoopThread):
         if first:
             return first.removeprefix("Fatal Python error: ")
         return "it was killed (SIGKILL or another signal that leaves no trace; it may have run out of memory)"
-
-    async def _delete_context(self, context_id: str) -> None:
-        """End a context, unless it is somebody else's."""
-        if self._toolbox is not None and context_id in self._own:
-            self._own.discard(context_id)
-            with suppress(DaytonaKernelError):
-                await self._toolbox.delete_context(context_id)
 
     # -- what comes from the sandbox ---------------------------------------------------------------
 
@@ -750,23 +490,8 @@ class Session(LoopThread):
         await self.manager.close()
         return released
 
-    async def _is_shared(self) -> bool:
-        """Whether another kernel of this notebook uses the sandbox, which must not end under it."""
-        if self._toolbox is None or not self.manager.may_be_shared:
-            return False
-        look = used_by_others(self._toolbox, {*self._own, self.left_behind})
-        try:
-            return await asyncio.wait_for(look, OTHERS_S)
-        except (DaytonaKernelError, asyncio.TimeoutError):
-            return False
-
     async def _say_goodbye(self, link: Link) -> None:
         """Let the shell save its history and run its exit handlers."""
         execution = Execution(self._envelope("shutdown", {}, {}), lambda frame: None)
         with suppress(DaytonaKernelError, asyncio.TimeoutError):
             await asyncio.wait_for(link.run(execution), 1.5)
-
-    # -- small things ------------------------------------------------------------------------------
-
-    def _show_status(self, text: str | None) -> None:
-        self._status = text

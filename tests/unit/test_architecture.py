@@ -25,13 +25,21 @@ MAY_START_LOCAL = {"cli", "sandbox"}
 
 # Above -> below: what is below must not know what is above it.
 LADDER = (
-    *({"errors"}, {"config", "toolbox", "controlplane"}, {"execution"}, {"link"}, {"context"}, {"session"}),
+    *(
+        {"errors"},
+        {"config", "toolbox", "controlplane"},
+        {"execution"},
+        {"link"},
+        {"context"},
+        {"workplace"},
+        {"session"},
+    ),
     *({"magics"}, {"sink"}, {"kernel"}, {"extension"}, {"runner"}, {"cli"}),
 )
 ABOVE = {name: set().union(*LADDER[step + 1 :]) for step, names in enumerate(LADDER) for name in names}
 ABOVE["sandbox"] = {"link", *ABOVE["link"]}
 ABOVE["transfer"] = {"link", *ABOVE["link"]}
-for step in LADDER[: LADDER.index({"session"})]:
+for step in LADDER[: LADDER.index({"workplace"})]:
     for name in step:
         ABOVE[name] |= {"sandbox", "transfer"}
 # Three doors to a session, none of which needs another.
