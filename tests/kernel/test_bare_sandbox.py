@@ -30,9 +30,11 @@ ENETUNREACH = 101
 def pythons() -> list[str]:
     """The interpreters on this machine that sandboxes can be made from, one per version."""
     found = {}
+    beside_ours = Path(sys.base_prefix).parent  # where pyenv has them, whatever HOME is in this run
     for minor in range(10, 15):
         candidates = [shutil.which(f"python3.{minor}")]
-        candidates += map(str, sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}")))
+        for versions in (beside_ours, Path.home() / ".pyenv" / "versions"):
+            candidates += map(str, sorted(versions.glob(f"3.{minor}.*/bin/python3.{minor}")))
         for candidate in filter(None, candidates):
             version = subprocess.run([candidate, "--version"], capture_output=True, text=True)
             if version.stdout.startswith(f"Python 3.{minor}."):
@@ -109,3 +111,23 @@ async def test_each_python_of_a_sandbox_works(make_place: MakePlace, python: str
             await notebook.run("%time 1")
         else:
             assert "cells are plain Python" in first.text("stderr")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", pythons())
+async def test_each_python_with_an_ipython_of_its_own_works(
+    make_place: MakePlace, python: str, tmp_path: Path
+) -> None:
+    """The newest that is made for it, which may be older or newer than this side's."""
+    subprocess.run([python, "-m", "venv", tmp_path / "env"], check=True)
+    own = str(tmp_path / "env" / "bin" / "python")
+    subprocess.run([own, "-m", "pip", "install", "-q", "--no-compile", "ipython", "comm"], check=True)
+    place = make_place(DAYTONA_LOCAL_PYTHON=own, DAYTONA_LOCAL_POOL="0")
+    async with running_notebook(place) as notebook:
+        first = await notebook.run("import sys, IPython; print(sys.version_info[:2], IPython.__file__)")
+        assert first.text("stderr") == ""
+        assert "daytona-kernel" not in first.text()
+        await ordinary_work(notebook)
+        assert (await notebook.run("%time print('timed')")).text().startswith("timed\n")
+        cell = await notebook.run("from IPython.display import HTML\nHTML('<b>1</b>')")
+        assert cell.of_type("execute_result")[0]["content"]["data"]["text/html"] == "<b>1</b>"
