@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,11 @@ execution's socket answers no pings (v0.190.0), so it can not be told from a dea
 SILENCE_S = 1.0
 """How long frames may stay away after the spool has shown the first."""
 WARM_IDLE_S = 300.0
+FAR_S = 0.05
+"""An opening that takes longer shows a far sandbox."""
+FAR_SOCKETS = 4
+"""What is kept open to a far sandbox: opening takes three round trips (TCP, TLS, WebSocket), a short cell
+takes one, so that cells which follow each other at once find the next socket open."""
 ACK_BYTES = 4 * 1024 * 1024
 ACK_CHUNKS = 150
 ACK_ATTEMPTS = 60
@@ -58,8 +64,9 @@ class Link:
         self.spool = spool
         self.pid = 0
         """The process of the context, once its agent has told it."""
-        self._warm: asyncio.Task[Channel] | None = None
-        self._warm_since = 0.0
+        self._warm: deque[tuple[asyncio.Task[Channel], float]] = deque()
+        """Sockets that are open or being opened, oldest first, each with the time when that began."""
+        self._opening_s = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ack_bytes = self._ack_chunks = 0
         self._ack_wanted: tuple[str, int] | None = None
@@ -69,22 +76,19 @@ class Link:
     # -- life --------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Open the next execution's socket ahead of time."""
-        if self._warm is None and not self._closed:
-            self._warm = asyncio.ensure_future(self._open())
-            self._warm.add_done_callback(_retrieve)
-            self._warm_since = time.monotonic()
+        """Open the next execution's socket ahead of time, and those of some more if the sandbox is far."""
+        wanted = FAR_SOCKETS if self._opening_s > FAR_S else 1
+        while len(self._warm) < wanted and not self._closed:
+            opening = asyncio.ensure_future(self._open())
+            opening.add_done_callback(_retrieve)
+            self._warm.append((opening, time.monotonic()))
 
     async def close(self) -> None:
         """Close the sockets and end the background work. The context itself stays."""
         self._closed = True
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            warm.cancel()
-            with suppress(BaseException):
-                await (await warm).close()
         for task in [*self._tasks]:
             task.cancel()
+        self._drop_warm()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- executing ---------------------------------------------------------------------------------
@@ -230,6 +234,7 @@ class Link:
         )
         execution.set_connected(False)
         self.toolbox.renew()
+        self._drop_warm()
         answered = asyncio.Event()
         toolbox = Toolbox(self.toolbox.endpoint)
         tasks: list[asyncio.Future[Any]] = [
@@ -400,16 +405,17 @@ class Link:
     # -- sockets -----------------------------------------------------------------------------------
 
     async def _take_channel(self, execution: Execution) -> Channel:
-        """A socket that is open as far as anybody can know: the warm one, or a new one."""
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            try:
+        """A socket that is open as far as anybody can know: a warm one, or a new one."""
+        if self._warm:
+            warm, since = self._warm.popleft()
+            if self._opening_s > FAR_S:
+                self.warm_up()  # it would not be there in time if this waited for the end of the cell
+            with suppress(DaytonaKernelError, OSError):
                 channel = await asyncio.shield(warm)
-                if channel.is_open and time.monotonic() - self._warm_since < WARM_IDLE_S:
+                if channel.is_open and time.monotonic() - since < WARM_IDLE_S:
                     return channel
                 self._retire(channel)
-            except (DaytonaKernelError, OSError):
-                pass
+            self._drop_warm()  # what happened to one has happened to all
         try:
             return await self._open_patiently(execution)
         finally:
@@ -437,7 +443,17 @@ class Link:
     async def _open(self) -> Channel:
         from .channel import open_channel
 
-        return await open_channel(self.toolbox.endpoint)
+        began = time.monotonic()
+        channel = await open_channel(self.toolbox.endpoint)
+        self._opening_s = time.monotonic() - began
+        return channel
+
+    def _drop_warm(self) -> None:
+        """Close the sockets that wait."""
+        while self._warm:
+            opening, _ = self._warm.popleft()
+            if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+                self._spawn(_close(opening.result()))
 
     def _retire(self, channel: Channel) -> None:
         """Let a used socket end by itself: the daemon closes it within its 50 ms poll."""
@@ -465,6 +481,11 @@ async def _finish(channel: Channel) -> None:
     """Read a socket to its end, at most for a moment, and close it."""
     with suppress(Exception):
         await asyncio.wait_for(channel.wait_closed(), 1.0)
+    with suppress(Exception):
+        await channel.close()
+
+
+async def _close(channel: Channel) -> None:
     with suppress(Exception):
         await channel.close()
 

@@ -10,11 +10,10 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
-from jupyter_client.manager import start_new_kernel
+from .kernels import Kernel
 
 KERNELS = ("python3", "daytona")
 FLOODS = (
@@ -29,44 +28,20 @@ FLOODS = (
     ),
 )
 
+IDLE_S = 20.0
+QUESTIONS: tuple[tuple[str, int, Callable[[Kernel], float]], ...] = (
+    ("100 queued cells, s", 3, lambda kernel: kernel.queued_s(100)),
+    ("completion, ms", 20, lambda kernel: 1000 * kernel.ask_s("complete", "import os; os.path.is")),
+    ("inspection, ms", 20, lambda kernel: 1000 * kernel.ask_s("inspect", "print")),
+    ("interrupt to reply, ms", 5, lambda kernel: 1000 * kernel.interrupt_s()),
+    ("restart to first result, s", 3, lambda kernel: kernel.restart_s()),
+)
+
 Figures = dict[str, dict[str, float]]
 
 
-class Kernel:
-    """A kernel, started, whose first cell has run; ``started_s`` is how long that took."""
-
-    def __init__(self, name: str) -> None:
-        began = time.perf_counter()
-        self.manager, self.client = start_new_kernel(kernel_name=name, startup_timeout=120)
-        self.run("1")
-        self.started_s = time.perf_counter() - began
-
-    def run(self, code: str) -> tuple[float, int]:
-        """Seconds from request to idle, and characters of output."""
-        chars = 0
-
-        def count(message: dict[str, Any]) -> None:
-            nonlocal chars
-            content = message["content"]
-            chars += len(content.get("text", "")) + sum(len(v) for v in content.get("data", {}).values())
-
-        began = time.perf_counter()
-        reply = self.client.execute_interactive(code, output_hook=count, timeout=600, allow_stdin=False)
-        assert reply["content"]["status"] == "ok", reply["content"]
-        return time.perf_counter() - began, chars
-
-    def memory_mib(self) -> float:
-        """Resident memory of the kernel's process."""
-        return float(psutil.Process(self.manager.provisioner.process.pid).memory_info().rss / 2**20)
-
-    def close(self) -> None:
-        """Shut it down."""
-        self.client.stop_channels()
-        self.manager.shutdown_kernel()
-
-
 def measure() -> Figures:
-    """All figures, by what and kernel. About a minute on a quiet machine."""
+    """All figures, by what and kernel. About two minutes on a quiet machine."""
     figures: Figures = {}
     Kernel("daytona").close()  # the local server is running from here on
     starts: dict[str, list[float]] = {name: [] for name in KERNELS}
@@ -80,6 +55,9 @@ def measure() -> Figures:
     try:
         figures["memory after start, MiB"] = {name: k.memory_mib() for name, k in kernels.items()}
         figures |= _latency(kernels)
+        for what, rounds, measured in QUESTIONS:
+            figures[what] = _in_turn(kernels, rounds, measured)
+        figures["processor, idle, % of a core"] = _idle(kernels)
         for what, code, chars, rounds in FLOODS:
             figures[f"{what}, s"] = _flood(kernels, code, chars, rounds)
         figures["memory at the end, MiB"] = {name: k.memory_mib() for name, k in kernels.items()}
@@ -100,6 +78,22 @@ def _latency(kernels: dict[str, Kernel]) -> Figures:
     }
 
 
+def _in_turn(
+    kernels: dict[str, Kernel], rounds: int, measured: Callable[[Kernel], float]
+) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in kernels}
+    for _ in range(rounds):
+        for name, kernel in kernels.items():
+            times[name].append(measured(kernel))
+    return {name: statistics.median(v) for name, v in times.items()}
+
+
+def _idle(kernels: dict[str, Kernel]) -> dict[str, float]:
+    before = {name: kernel.cpu_s() for name, kernel in kernels.items()}
+    time.sleep(IDLE_S)
+    return {name: 100 * (kernel.cpu_s() - before[name]) / IDLE_S for name, kernel in kernels.items()}
+
+
 def _flood(kernels: dict[str, Kernel], code: str, chars: int, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in kernels}
     for _ in range(rounds):
@@ -115,7 +109,8 @@ def table(figures: Figures) -> str:
     lines = ["| what | python3 | daytona | ratio |", "|---|---|---|---|"]
     for what, values in figures.items():
         local, ours = values["python3"], values["daytona"]
-        lines.append(f"| {what} | {local:.2f} | {ours:.2f} | {ours / local:.2f} |")
+        ratio = f"{ours / local:.2f}" if local else "-"
+        lines.append(f"| {what} | {local:.2f} | {ours:.2f} | {ratio} |")
     return "\n".join(lines)
 
 

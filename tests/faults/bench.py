@@ -191,8 +191,7 @@ class Notebook:
         async def wait() -> None:
             link = self.session._link
             assert link is not None
-            assert link._warm is not None
-            await asyncio.shield(link._warm)
+            await asyncio.shield(link._warm[0][0])
 
         await asyncio.wait_for(asyncio.wrap_future(self.session.run(wait())), 30)
         return await self.proxy.opened(self.proxy.count(EXECUTE), EXECUTE)

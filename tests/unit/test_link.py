@@ -93,13 +93,44 @@ async def test_a_warm_socket_is_used_for_the_next_request(bench: Bench) -> None:
 
 async def test_a_warm_socket_that_has_died_is_replaced(bench: Bench) -> None:
     bench.link.warm_up()
-    assert bench.link._warm is not None
-    channel = await bench.link._warm
+    channel = await bench.link._warm[0][0]
     channel.transport.abort()
     await channel.wait_closed()
     await bench.link.run(bench.execution())
     assert bench.said == ["hello"]
     assert bench.sandbox.opened == 2
+
+
+async def test_a_far_sandbox_has_several_sockets_warm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAR_S", 0.0)
+    await bench.link.run(bench.execution())
+    bench.link.warm_up()
+    await asyncio.gather(*(opening for opening, _ in bench.link._warm))
+    assert bench.sandbox.opened == 1 + module.FAR_SOCKETS
+    await bench.link.run(bench.execution("e2"))
+    await asyncio.gather(*(opening for opening, _ in bench.link._warm))
+    assert bench.sandbox.opened == 2 + module.FAR_SOCKETS  # one was used, one opened for it
+
+
+async def test_a_dead_warm_socket_condemns_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAR_S", 0.0)
+    await bench.link.run(bench.execution())
+    bench.link.warm_up()
+    first, *others = [await opening for opening, _ in bench.link._warm]
+    first.transport.abort()
+    await first.wait_closed()
+    await bench.link.run(bench.execution("e2"))
+    for channel in others:
+        await channel.wait_closed()
+
+
+async def test_closing_closes_every_warm_socket(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAR_S", 0.0)
+    await bench.link.run(bench.execution())
+    bench.link.warm_up()
+    channels = [await opening for opening, _ in bench.link._warm]
+    await bench.link.close()
+    assert [channel.is_open for channel in channels] == [False] * module.FAR_SOCKETS
 
 
 async def test_a_warm_socket_that_is_too_old_is_replaced(
@@ -114,9 +145,8 @@ async def test_a_warm_socket_that_is_too_old_is_replaced(
 async def test_a_warm_socket_that_could_not_be_opened_is_replaced(bench: Bench) -> None:
     bench.sandbox.refuse_with = 502
     bench.link.warm_up()
-    assert bench.link._warm is not None
     with pytest.raises(ConnectionFailed):
-        await bench.link._warm
+        await bench.link._warm[0][0]
     bench.sandbox.refuse_with = None
     await bench.link.run(bench.execution())
     assert bench.said == ["hello"]
@@ -401,7 +431,7 @@ async def test_closing_ends_all_background_work(bench: Bench) -> None:
     await bench.link.close()
     assert not bench.link._tasks
     bench.link.warm_up()
-    assert bench.link._warm is None
+    assert not bench.link._warm
 
 
 async def test_cancelling_a_run_leaves_no_socket_open(bench: Bench) -> None:
