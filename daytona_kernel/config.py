@@ -6,6 +6,7 @@ environment variables, then the default.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -104,22 +105,45 @@ class DaytonaSettings(LoggingConfigurable):
         help="Name or id of an existing sandbox to use. It is started if it is stopped, and never deleted. "
         "Default: DAYTONA_SANDBOX; empty = the one this notebook had last time, else a new one."
     ).tag(config=True)
-    snapshot = Unicode(help="Snapshot to create sandboxes from. Empty = the service's default.").tag(
-        config=True
-    )
-    image = Unicode(
-        help="Image to create sandboxes from, such as python:3.12-slim; not with a snapshot."
+    snapshot = Unicode(
+        help="Snapshot to create sandboxes from. Empty = the service's default. "
+        "Environment: DAYTONA_KERNEL_SNAPSHOT."
     ).tag(config=True)
-    cpu = Int(0, min=0, help="vCPUs of a new sandbox; only with an image. 0 = default.").tag(config=True)
-    memory_gib = Int(0, min=0, help="Memory of a new sandbox in GiB; only with an image. 0 = default.").tag(
-        config=True
-    )
-    disk_gib = Int(0, min=0, help="Disk of a new sandbox in GiB; only with an image. 0 = default.").tag(
-        config=True
-    )
-    env_vars = Dict(help="Environment variables of a new sandbox. Values are never logged.").tag(config=True)
-    labels = Dict(help="Labels of a new sandbox, besides the kernel's own.").tag(config=True)
-    network_block_all = Bool(False, help="Give a new sandbox no network at all.").tag(config=True)
+    image = Unicode(
+        help="Image to create sandboxes from, such as python:3.12-slim; not with a snapshot. "
+        "Environment: DAYTONA_KERNEL_IMAGE."
+    ).tag(config=True)
+    cpu = Int(
+        min=0,
+        help="vCPUs of a new sandbox; only with an image. 0 = default. Environment: DAYTONA_KERNEL_CPU.",
+    ).tag(config=True)
+    memory_gib = Int(
+        min=0,
+        help="Memory of a new sandbox in GiB; only with an image. 0 = default. "
+        "Environment: DAYTONA_KERNEL_MEMORY_GIB.",
+    ).tag(config=True)
+    disk_gib = Int(
+        min=0,
+        help="Disk of a new sandbox in GiB; only with an image. 0 = default. "
+        "Environment: DAYTONA_KERNEL_DISK_GIB.",
+    ).tag(config=True)
+    gpu = Int(
+        min=0,
+        help="GPUs of a new sandbox; only with an image, and where the service has them. 0 = none. "
+        "Environment: DAYTONA_KERNEL_GPU.",
+    ).tag(config=True)
+    env_vars = Dict(
+        help="Environment variables of a new sandbox. Values are never logged. "
+        "Environment: DAYTONA_KERNEL_ENV_VARS, as a JSON object."
+    ).tag(config=True)
+    labels = Dict(
+        help="Labels of a new sandbox, besides the kernel's own. "
+        "Environment: DAYTONA_KERNEL_LABELS, as a JSON object."
+    ).tag(config=True)
+    network_block_all = Bool(
+        False,
+        help="Give a new sandbox no network at all. Environment: DAYTONA_KERNEL_NETWORK_BLOCK_ALL.",
+    ).tag(config=True)
     auto_stop = Duration(
         default_value=None,
         allow_none=True,
@@ -170,6 +194,30 @@ class DaytonaSettings(LoggingConfigurable):
     def _default_image(self) -> str:
         return _env("DAYTONA_KERNEL_IMAGE")
 
+    @default("cpu")
+    def _default_cpu(self) -> int:
+        return self._number("DAYTONA_KERNEL_CPU")
+
+    @default("memory_gib")
+    def _default_memory_gib(self) -> int:
+        return self._number("DAYTONA_KERNEL_MEMORY_GIB")
+
+    @default("disk_gib")
+    def _default_disk_gib(self) -> int:
+        return self._number("DAYTONA_KERNEL_DISK_GIB")
+
+    @default("gpu")
+    def _default_gpu(self) -> int:
+        return self._number("DAYTONA_KERNEL_GPU")
+
+    @default("env_vars")
+    def _default_env_vars(self) -> dict[str, str]:
+        return self._texts("DAYTONA_KERNEL_ENV_VARS")
+
+    @default("labels")
+    def _default_labels(self) -> dict[str, str]:
+        return self._texts("DAYTONA_KERNEL_LABELS")
+
     @default("auto_stop")
     def _default_auto_stop(self) -> float | None:
         return self._duration("DAYTONA_KERNEL_AUTO_STOP", None)
@@ -207,6 +255,25 @@ class DaytonaSettings(LoggingConfigurable):
             self._problems.append(f"{variable}: {exc}")
             return fallback
 
+    def _number(self, variable: str) -> int:
+        text = _env(variable).strip()
+        if text and not (text.isascii() and text.isdigit()):
+            self._problems.append(f"{variable} is {text!r}; it can be a whole number.")
+            return 0
+        return int(text or 0)
+
+    def _texts(self, variable: str) -> dict[str, str]:
+        """A JSON object of names and texts. What is wrong with it is told without its values."""
+        text = _env(variable)
+        try:
+            found = json.loads(text) if text else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            self._problems.append(f"{variable} is not a JSON object of texts.")
+            return {}
+        return found
+
     def _switch(self, variable: str) -> bool:
         text = _env(variable).strip().lower()
         if text not in _YES and text not in _NO:
@@ -228,9 +295,9 @@ class DaytonaSettings(LoggingConfigurable):
             raise ConfigurationError(self._problems[0])
         if self.snapshot and self.image:
             raise ConfigurationError("A sandbox is made from a snapshot or from an image, not from both.")
-        if (self.cpu or self.memory_gib or self.disk_gib) and not self.image:
+        if (self.cpu or self.memory_gib or self.disk_gib or self.gpu) and not self.image:
             raise ConfigurationError(
-                "cpu, memory_gib and disk_gib need an image: a snapshot brings its own resources.",
+                "cpu, memory_gib, disk_gib and gpu need an image: a snapshot brings its own resources.",
                 hint="Set image too, or choose a snapshot of that size.",
             )
         if self.auto_stop is not None and self.auto_stop % 60:

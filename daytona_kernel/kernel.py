@@ -6,14 +6,12 @@ No network code is here. What a cell does is decided in the sandbox; this class 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -26,7 +24,8 @@ from . import beside
 from .completeness import completeness
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
-from .messages import clean_text, cleaned
+from .kernelstate import read_state, state_file, write_state
+from .messages import clean_text, well_formed_answer, well_formed_reply
 from .session import Interrupted, Session
 from .sink import KernelSink, sendable
 from .usage import Usage
@@ -42,8 +41,6 @@ PARENT_POLL_S = 1.0
 HISTORY_PATIENCE_S = 0.7
 """jupyter_console waits a second."""
 CONTROL_END_S = 2.0
-PAYLOADS = frozenset(("page", "set_next_input", "ask_exit"))
-"""What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
 
 class DaytonaKernel(Kernel):
@@ -67,11 +64,11 @@ class DaytonaKernel(Kernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = DaytonaSettings(parent=self)
-        self._state_file = _state_file(self.parent)
+        self._state_file = state_file(str(getattr(self.parent, "connection_file", "") or ""))
         self.link_session = Session(
             self.settings,
             name=self._state_file.stem,
-            remembered=_read_state(self._state_file),
+            remembered=read_state(self._state_file),
             on_ready=self._remember,
         )
         self._usage = Usage()
@@ -249,17 +246,9 @@ class DaytonaKernel(Kernel):
 
     def _clean_reply(self, reply: Content) -> Content:
         """Keep of a reply from the sandbox what a reply may hold."""
-        ok = reply.get("status") == "ok"
-        clean: Content = {"status": "ok" if ok else "error"}
-        if not ok:
-            clean["traceback"] = [clean_text(str(line)) for line in reply.get("traceback") or []]
-            clean["ename"] = clean_text(str(reply.get("ename", "")))
-            clean["evalue"] = clean_text(str(reply.get("evalue", "")))
+        clean = well_formed_reply(reply, self.execution_count - 1)
+        if clean["status"] == "error":
             clean.update(self._engine_info())
-        clean["execution_count"] = reply.get("execution_count", self.execution_count - 1)
-        clean["user_expressions"] = cleaned(reply.get("user_expressions") or {})
-        payloads = [item for item in reply.get("payload") or [] if isinstance(item, dict)]
-        clean["payload"] = [cleaned(item) for item in payloads if item.get("source") in PAYLOADS]
         if any(item["source"] == "ask_exit" and not item.get("keepkernel") for item in clean["payload"]):
             self.io_loop.call_later(0.1, self.io_loop.stop)
         return clean
@@ -287,9 +276,12 @@ class DaytonaKernel(Kernel):
         except DaytonaKernelError as exc:
             self.log.warning("%s was not answered: %s", kind, exc)
             return failed
-        return (
-            dict(cleaned(reply)) if reply.get("status") == "ok" or "found" in reply else {**failed, **reply}
-        )
+        if reply.get("status") != "ok" and "found" not in reply:
+            reply = {**failed, **reply}
+        answer = well_formed_answer(kind, reply)
+        if answer is None:
+            self.log.warning("the sandbox's answer to %s is no such reply", kind)
+        return failed if answer is None else answer
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> Content:
         """Complete names in the sandbox."""
@@ -421,12 +413,7 @@ class DaytonaKernel(Kernel):
 
     def _remember(self, info: Content) -> None:
         """Write down which sandbox this kernel has, so that a restarted kernel finds it again."""
-        state = {name: info[name] for name in ("sandbox_id", "context_id", "left_behind", "owned")}
-        self._state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._state_file.with_suffix(".tmp")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(state, file)
-        temporary.replace(self._state_file)
+        write_state(self._state_file, info)
 
 
 class DaytonaKernelApp(IPKernelApp):
@@ -487,19 +474,3 @@ def _follow_parent() -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _state_file(app: Any) -> Path:
-    """Where a kernel of this connection file notes its sandbox: it is the same file after a restart."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    connection = str(getattr(app, "connection_file", "") or "") or f"kernel-{os.getpid()}-{time.time_ns()}"
-    return Path(jupyter_runtime_dir()) / "daytona-kernel" / f"{Path(connection).stem}.json"
-
-
-def _read_state(path: Path) -> Content:
-    try:
-        state = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}

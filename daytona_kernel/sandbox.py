@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+import platform
 import time
 import uuid
 import warnings
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 LABEL = "daytona-kernel"
 LABEL_NOTEBOOK = "daytona-kernel.notebook"
 LABEL_OWNER = "daytona-kernel.owner-pid"
+LABEL_HOST = "daytona-kernel.host"
+"""Whose machine and user: a hash. An owner's pid means something only there."""
 RESTARTABLE = ("stopped", "archived", "paused")
 TRANSITIONAL = (
     "creating",
@@ -78,6 +81,12 @@ class Service:
 def notebook_label(path: str) -> str:
     """Label value that finds a notebook's sandbox again: a hash, for paths are nobody else's business."""
     return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:24]
+
+
+def host_label() -> str:
+    """Label value for this user on this machine: a hash, for names of both are nobody else's business."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    return hashlib.sha256(f"{platform.node()}\0{user}".encode()).hexdigest()[:24]
 
 
 def owner_label() -> str:
@@ -335,7 +344,11 @@ class SandboxManager:
         """What to make: the fields of the API's ``CreateSandbox``; intervals in minutes, sizes in GiB."""
         settings = self.settings
         headless = settings.headless
-        labels = {LABEL: "1", **{str(k): str(v) for k, v in settings.labels.items()}}
+        labels = {
+            LABEL: "1",
+            LABEL_HOST: host_label(),
+            **{str(k): str(v) for k, v in settings.labels.items()},
+        }
         path = os.environ.get("JPY_SESSION_NAME", "")
         if path and not headless:
             labels[LABEL_NOTEBOOK] = notebook_label(path)
@@ -358,6 +371,7 @@ class SandboxManager:
                 settings.memory_gib or None,
                 settings.disk_gib or None,
             )
+            body["gpu"] = settings.gpu or None
         else:
             body["snapshot"] = settings.snapshot or None
         return {name: value for name, value in body.items() if value is not None}

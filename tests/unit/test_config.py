@@ -203,3 +203,41 @@ def test_dotenv_files_are_read_in_the_order_of_the_sdk(
 def test_every_setting_has_a_manual() -> None:
     for name, trait in DaytonaSettings.class_own_traits(config=True).items():
         assert len(trait.help) > 20, name
+
+
+def test_numbers_and_texts_of_a_new_sandbox_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, text in {
+        "CPU": "4",
+        "MEMORY_GIB": "8",
+        "DISK_GIB": "20",
+        "GPU": "1",
+        "IMAGE": "python:3.12",
+    }.items():
+        monkeypatch.setenv(f"DAYTONA_KERNEL_{name}", text)
+    monkeypatch.setenv("DAYTONA_KERNEL_ENV_VARS", '{"STAGE": "test"}')
+    monkeypatch.setenv("DAYTONA_KERNEL_LABELS", '{"team": "ml"}')
+    settings = DaytonaSettings()
+    settings.check()
+    assert (settings.cpu, settings.memory_gib, settings.disk_gib, settings.gpu) == (4, 8, 20, 1)
+    assert (settings.env_vars, settings.labels) == ({"STAGE": "test"}, {"team": "ml"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CPU", "two"),
+        ("GPU", "-1"),
+        ("ENV_VARS", "A=secret"),
+        ("ENV_VARS", '["secret"]'),
+        ("LABELS", '{"a": 1}'),
+    ],
+)
+def test_what_can_not_be_a_number_or_texts_is_refused_without_its_values(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"DAYTONA_KERNEL_{name}", text)
+    with pytest.raises(ConfigurationError, match=f"DAYTONA_KERNEL_{name} is") as caught:
+        DaytonaSettings().check()
+    assert "secret" not in str(caught.value)

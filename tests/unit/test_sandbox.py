@@ -28,6 +28,8 @@ from daytona_kernel.errors import (
 from daytona_kernel.sandbox import SandboxManager, Service, notebook_label, owner_label
 from daytona_kernel.translation import translate
 
+OURS = {"daytona-kernel": "1", "daytona-kernel.host": module.host_label()}
+
 
 @dataclass
 class FakeSandbox:
@@ -142,7 +144,7 @@ async def test_without_any_other_a_new_sandbox_is_made_and_is_ours() -> None:
     assert (await made.acquire()).id == "new"
     assert made.owned
     (body,) = service.created
-    assert body["labels"] == {"daytona-kernel": "1", "daytona-kernel.owner-pid": module.owner_label()}
+    assert body["labels"] == OURS | {"daytona-kernel.owner-pid": module.owner_label()}
     assert body["autoDeleteInterval"] == 7 * 24 * 60
     assert "snapshot" not in body
 
@@ -486,9 +488,9 @@ async def test_between_the_kernels_of_a_restart_the_sandbox_is_nobodys() -> None
     box = await made.acquire()
     assert box.labels[module.LABEL_OWNER] == owner_label()
     await made.release(restarting=True)
-    assert box.labels == {"daytona-kernel": "1", "team": "x"}
+    assert box.labels == OURS | {"team": "x"}
     await manager(service).acquire(box.id)
-    assert box.labels == {"daytona-kernel": "1", "team": "x", module.LABEL_OWNER: owner_label()}
+    assert box.labels == OURS | {"team": "x", module.LABEL_OWNER: owner_label()}
 
 
 @pytest.mark.parametrize("policy", ["keep", "stop"])
