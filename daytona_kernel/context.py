@@ -205,8 +205,22 @@ async def _greet(link: Link, request: Content, code: str | None) -> Content:
     if not isinstance(info, dict) or info.get("status") != "ok":
         raise SandboxProtocolError(f"The kernel's agent could not start: {''.join(stray)[-500:] or info}")
     link.spool = str(info.get("spool", ""))
-    link.pid = pid if isinstance(pid := info.get("pid"), int) else 0
+    info = checked_info(info)
+    link.pid = info["pid"]
     return info
+
+
+def checked_info(info: Content) -> Content:
+    """What an agent says of itself, with values of the types that are relied on: it may say anything."""
+    texts = {name: info.get(name) for name in ("python", "executable", "home", "shell")}
+    known = {name: text if isinstance(text, str) else "" for name, text in texts.items()}
+    pid = info.get("pid")
+    return {
+        **info,
+        **known,
+        "capture": info.get("capture") is True,
+        "pid": pid if type(pid) is int and pid > 1 else 0,
+    }
 
 
 async def _pip_install_ipython(toolbox: Toolbox, info: Content) -> str | None:

@@ -20,9 +20,11 @@ from .toolbox import Toolbox, hedged
 
 log = logging.getLogger(__name__)
 
+MIB = wire.MAX_MESSAGE_BYTES // 2**20
 SILENCE_MIN_S, SILENCE_MAX_S = 1.0, 30.0
 """How long a part of the spool may stay away once the spool has been listed: a call that the network has
 swallowed must not hold up what comes after it. Twice as long after each failure."""
+LEFT_OUT = f"\n[daytona-kernel: an output was left out: more than {MIB} MiB, or damaged]\n"
 PIECE_BYTES = 1024 * 1024
 """Bytes of the spool in one call, so that a slow line gets on within a call's time."""
 
@@ -111,8 +113,11 @@ class Execution:
         if self.previous is not None and line.execution_id == self.previous.id:
             self.previous.feed_over_gap(line)
             return
+        dropped = self.receiver.dropped
         frame = self.receiver.feed(line)
         if frame is None:
+            if self.receiver.dropped > dropped:
+                self.on_text("stderr", LEFT_OUT)
             return
         self.has_started.set()
         if frame.type == "done":

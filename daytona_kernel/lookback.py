@@ -92,6 +92,6 @@ async def last_cell(toolbox: Toolbox, spool: str) -> dict[str, Any]:
     data = await toolbox.download(f"{spool}/last") if spool else None
     try:
         found = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("id"), str) else {}

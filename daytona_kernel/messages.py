@@ -7,12 +7,17 @@ their types; front ends and notebook files never see anything else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 Content = dict[str, Any]
 
 STREAMS = ("stdout", "stderr")
+MAX_COUNT = 2**31
+"""Execution counts beyond this, or below 0, would make the notebook's file invalid."""
+PAYLOADS = ("page", "set_next_input", "ask_exit")
+"""What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
 
 def clean_text(text: str) -> str:
@@ -27,14 +32,53 @@ def clean_text(text: str) -> str:
 
 
 def cleaned(value: Any) -> Any:
-    """A JSON value with clean texts."""
+    """A JSON value with clean texts and numbers."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
         return {clean_text(str(key)): cleaned(item) for key, item in value.items()}
     if isinstance(value, list):
         return [cleaned(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # as ipykernel has it; no JSON has it as a number
     return value
+
+
+def is_count(value: Any) -> bool:
+    """Whether it can be the number of a cell."""
+    return type(value) is int and 0 <= value < MAX_COUNT
+
+
+def well_formed_reply(reply: Content, count: int) -> Content:
+    """The content of an ``execute_reply`` for what the sandbox answered, as clean as it is to be sent.
+
+    ``count``: the number of the cell, if the answer has none. Of several payloads of one kind the last is
+    kept, as IPython does.
+    """
+    ok = reply.get("status") == "ok"
+    clean: Content = {"status": "ok" if ok else "error"}
+    if not ok:
+        error = _error(reply)
+        clean.update(cleaned({"traceback": error["traceback"]}))
+        clean.update(ename=clean_text(error["ename"]), evalue=clean_text(error["evalue"]))
+    number = reply.get("execution_count")
+    clean["execution_count"] = number if is_count(number) else count
+    clean["user_expressions"] = cleaned(_dict(reply, "user_expressions"))
+    payloads = reply.get("payload")
+    asked = [item for item in payloads if isinstance(item, dict)] if isinstance(payloads, list) else []
+    asked = [item for item in asked if item.get("source") in PAYLOADS]
+    last = {item["source"]: item for item in asked}
+    clean["payload"] = [cleaned(item) for item in asked if item is last[item["source"]]]
+    return clean
+
+
+def well_formed_answer(kind: str, answer: Content) -> Content | None:
+    """The content to reply to a question with, or ``None`` if the sandbox's answer is no such reply."""
+    fields = _ANSWERS.get(kind, {})
+    for name, types in fields.items():
+        if not isinstance(answer.get(name), types):
+            return None
+    return dict(cleaned(answer))
 
 
 def well_formed(type: str, content: Content) -> Content | None:
@@ -62,7 +106,7 @@ def _display(content: Content) -> Content | None:
 
 def _result(content: Content) -> Content | None:
     data, count = content.get("data"), content.get("execution_count")
-    if not isinstance(data, dict) or type(count) is not int:
+    if not isinstance(data, dict) or not is_count(count):
         return None
     result = {"data": data, "metadata": _dict(content, "metadata"), "execution_count": count}
     if content.get("transient"):  # libraries that update a result later give it a display_id
@@ -70,7 +114,7 @@ def _result(content: Content) -> Content | None:
     return result
 
 
-def _error(content: Content) -> Content | None:
+def _error(content: Content) -> Content:
     traceback = content.get("traceback")
     lines = [str(line) for line in traceback] if isinstance(traceback, list) else []
     return {"ename": str(content.get("ename")), "evalue": str(content.get("evalue")), "traceback": lines}
@@ -94,6 +138,15 @@ def _dict(content: Content, key: str) -> Content:
     value = content.get(key)
     return value if isinstance(value, dict) else {}
 
+
+_ANSWERS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "complete": {"matches": list, "cursor_start": int, "cursor_end": int},
+    "inspect": {"found": bool, "data": dict},
+    "history": {"history": list},
+    "is_complete": {"status": str},
+    "comm_info": {"comms": dict},
+}
+"""What the reply to a question must have, after Jupyter's messaging specification (5.4)."""
 
 _SHAPES: dict[str, Callable[[Content], Content | None]] = {
     "stream": _stream,

@@ -111,6 +111,8 @@ class Running:
     """How many of the interrupts have been passed on to the sandbox."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     input_cancelled: threading.Event = field(default_factory=threading.Event)
+    dropped: int = 0
+    """How many of its messages were none."""
     aside: Aside | None = None
     """Where comm messages go while the cell awaits."""
 

@@ -44,6 +44,11 @@ STUBBORN_S = 5.0
 CONTEXT_END_S = 2.5
 """Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
 ATTEMPTS = 3
+MOST_QUESTIONS = 1000
+"""Questions of a cell's threads that may wait for their turn; more come only from one that wants to harm."""
+PROMPT_CHARS = 1024 * 1024
+REPORTED = 10
+"""Messages of a request that are no messages: so many are told in the log."""
 
 
 class Interrupted(DaytonaKernelError):
@@ -62,6 +67,7 @@ class Session(Workplace):
         self._sinks = Sinks()
         self._signalling = asyncio.Lock()
         self._asking = asyncio.Lock()
+        self._questions = 0
         self._aside_open = asyncio.Event()
 
     # -- from any thread ---------------------------------------------------------------------------
@@ -379,6 +385,8 @@ class Session(Workplace):
         if frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
         elif frame.type == "aside":
+            if running.aside is not None:  # forged: who waits for the one before must not wait for ever
+                running.aside.close()
             running.aside = Aside(frame.execution_id)
             self._aside_open.set()
         elif frame.type == "aside_done":
@@ -387,17 +395,25 @@ class Session(Workplace):
         elif (content := well_formed(frame.type, frame.content)) is not None:
             self._sinks.get(frame.parent, sink).publish(frame.type, content, frame.metadata, frame.buffers)
         else:
-            log.warning("the sandbox sent what is no message of a cell (%.40r); it is dropped", frame.type)
+            running.dropped += 1
+            if running.dropped <= REPORTED:
+                log.warning("the sandbox sent what is no message of a cell (%.40r): dropped", frame.type)
 
     async def _answer_input(self, content: Content, running: Running) -> None:
         request_id = content.get("request_id")
         if not isinstance(request_id, str) or not request_id.isalnum() or self._link is None:
             return
-        prompt, password = str(content.get("prompt", "")), bool(content.get("password"))
-        async with self._asking:  # one reader at a time on the stdin channel, the last cell's included
-            if running.input_cancelled.is_set():
-                return
-            value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
+        if self._questions >= MOST_QUESTIONS:
+            return
+        prompt, password = str(content.get("prompt", ""))[:PROMPT_CHARS], bool(content.get("password"))
+        self._questions += 1
+        try:
+            async with self._asking:  # one reader at a time on the stdin channel, the last cell's included
+                if running.input_cancelled.is_set():
+                    return
+                value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
+        finally:
+            self._questions -= 1
         if value is None or self._toolbox is None or self._link is None:
             return
         answer = json.dumps({"value": value}) + "\n"

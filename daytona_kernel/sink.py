@@ -61,7 +61,7 @@ class KernelSink:
             cleaned(content),
             parent=self.parent,
             ident=topic.encode(),
-            metadata=metadata or None,
+            metadata=cleaned(metadata) or None,
             buffers=list(buffers) or None,
         )
 

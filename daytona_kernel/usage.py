@@ -24,7 +24,7 @@ async def ask(toolbox: Toolbox, python: str, pid: int) -> Content:
     try:
         status, output = await toolbox.execute(python, "-IS", "-c", program, timeout_s=TIMEOUT_S)
         content = json.loads(output) if status == 0 else {}
-    except (DaytonaKernelError, ValueError) as exc:
+    except (DaytonaKernelError, ValueError, RecursionError) as exc:
         log.info("the use of CPU and memory is not known: %s", exc)
         return {}
     return content if isinstance(content, dict) else {}

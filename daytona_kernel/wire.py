@@ -24,6 +24,7 @@ import binascii
 import json
 import math
 import numbers
+import re
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
@@ -34,8 +35,15 @@ RS = "\x1e"
 MAX_LINE_BYTES = 256 * 1024
 """Largest line, as escaped by the daemon. Its worker dies of lines over 1 MiB (observed on v0.190.0)."""
 PART_CHARS = 160 * 1024
-MAX_MESSAGE_BYTES = 512 * 1024 * 1024
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Largest frame after decompression: the other end is not trusted, and zlib expands up to 1000-fold."""
+MAX_VALUES = 8 * 1024 * 1024
+"""Most values in a frame: each takes up to 64 bytes as an object, so that ``[[],[],...`` expands 20-fold."""
+COUNTED_OVER_BYTES = 4 * 1024 * 1024
+"""Smaller frames can not hold so many that it matters."""
+MAX_DEPTH = 150
+"""Levels of lists and dicts in a frame. Whoever walks through it needs a few calls for each of them."""
+MAX_PARTS = 64 * 1024
 MAX_OPEN_LINE_CHARS = 4 * 1024 * 1024
 """A line without an end that grows beyond this was never a frame: it is given up and shown as text."""
 NO_COMPRESSION = MAX_LINE_BYTES
@@ -202,8 +210,9 @@ def _is_part(body: dict[str, Any]) -> bool:
         isinstance(part, list)
         and len(part) == 2
         and all(type(item) is int for item in part)
-        and 0 <= part[0] < part[1]
+        and 0 <= part[0] < part[1] <= MAX_PARTS
         and isinstance(body.get("d"), str)
+        and body["d"] != ""
     )
 
 
@@ -216,7 +225,46 @@ def _is_whole(body: dict[str, Any]) -> bool:
         and isinstance(body.get("h", ""), str)
         and isinstance(buffers, list)
         and all(isinstance(item, str) for item in buffers)
+        and not (_is_deep(body["c"]) or _is_deep(body.get("m")))
     )
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether there are more than :data:`MAX_DEPTH` levels."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+
+
+def _is_heavy(text: bytes) -> bool:
+    """Whether this JSON has more than :data:`MAX_VALUES` values; those in its strings do not count."""
+
+    def count(text: bytes) -> int:
+        return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+    if len(text) <= COUNTED_OVER_BYTES or count(text) <= MAX_VALUES:
+        return False
+    return sum(count(between) for between in _between_strings(text)) > MAX_VALUES
+
+
+def _between_strings(text: bytes) -> Iterator[bytes]:
+    place = 0
+    for match in _STRING.finditer(text):
+        yield text[place : match.start()]
+        place = match.end()
+    yield text[place:]
 
 
 class Splitter:
@@ -281,6 +329,8 @@ class Receiver:
     def __init__(self, execution_id: str) -> None:
         self.execution_id = execution_id
         self.next_number = 0
+        self.dropped = 0
+        """How many frames came whole and were none, or too large ones."""
         self._parts: list[str] = []
         self._part_chars = 0
 
@@ -296,8 +346,12 @@ class Receiver:
         self.next_number += 1
         if line.part is None:
             self._parts, self._part_chars = [], 0
-            return _frame(self.execution_id, line.body)
+            return self._counted(_frame(self.execution_id, line.body))
         return self._feed_part(*line.part, line.body["d"])
+
+    def _counted(self, frame: Frame | None) -> Frame | None:
+        self.dropped += frame is None
+        return frame
 
     def _feed_part(self, index: int, count: int, text: str) -> Frame | None:
         if index == 0:
@@ -308,18 +362,18 @@ class Receiver:
         self._part_chars += len(text)
         if self._part_chars > MAX_MESSAGE_BYTES:
             self._parts, self._part_chars = [], 0
-            return None
+            return self._counted(None)
         if len(self._parts) < count:
             return None
         packed, self._parts = "".join(self._parts), []
-        return _unpack(self.execution_id, packed)
+        return self._counted(_unpack(self.execution_id, packed))
 
 
 def _unpack(execution_id: str, packed: str) -> Frame | None:
     try:
         stream = zlib.decompressobj()
         text = stream.decompress(b64decode(packed), MAX_MESSAGE_BYTES)
-        if stream.unconsumed_tail:
+        if stream.unconsumed_tail or _is_heavy(text):
             return None
         body = json.loads(text)
     except (ValueError, binascii.Error, zlib.error, RecursionError):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
-from .context import ContextStarter
+from .context import ContextStarter, checked_info
 from .errors import DaytonaKernelError, SandboxError, SandboxGone
 from .link import Link
 from .lookback import last_cell, left_behind, used_by_others
@@ -194,7 +194,7 @@ class Workplace(LoopThread):
             self._notices.clear()
             self._link = Link(self._toolbox, one.context_id, one.spool)
             self._own.add(one.context_id)
-            self._link.pid, self.info, self._ever_ready = one.pid, one.info, True
+            self._link.pid, self.info, self._ever_ready = one.pid, checked_info(one.info), True
             count = one.last.get("execution_count")
             self.execution_count = count if isinstance(count, int) else 1
             if self.left_behind == one.context_id:
