@@ -33,6 +33,7 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE)
 
 _DURATION_HINT = "Write it like 45s, 30m, 1h30m or 7d."
 _ON_SHUTDOWN = ("auto", "stop", "delete", "keep")
+_TRUST = ("full", "isolated")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _BACKENDS = ("auto", "daytona", "local")
 
@@ -170,6 +171,23 @@ class DaytonaSettings(LoggingConfigurable):
         default_value=120.0,
         help="How long creating or starting a sandbox may take, as a duration. 0 = for ever.",
     ).tag(config=True)
+    shelf = Unicode(
+        help="Directory of this machine where %daytona push keeps variables for other notebooks. Default: "
+        "DAYTONA_KERNEL_SHELF, else daytona-kernel/shelf in Jupyter's data directory."
+    ).tag(config=True)
+    output_trust = CaselessStrEnum(
+        _TRUST,
+        default_value="full",
+        help="What rich output may do in the page that shows it. full: as under a local kernel, scripts and "
+        "widgets included, which can do in Jupyter what you can. isolated: no script runs; HTML is shown in "
+        "a closed frame, SVG as a picture, and widgets and JavaScript are left out. "
+        "Environment: DAYTONA_KERNEL_OUTPUT_TRUST.",
+    ).tag(config=True)
+    redact_secrets = Bool(
+        True,
+        help="Replace the API key, and values of environment variables that were set from this side, by "
+        "[redacted] where they turn up in a cell's output. Environment: DAYTONA_KERNEL_REDACT_SECRETS.",
+    ).tag(config=True)
     status_after = Float(2.0, help="Seconds a first cell waits before it says what it waits for.").tag(
         config=True
     )
@@ -218,6 +236,10 @@ class DaytonaSettings(LoggingConfigurable):
     def _default_labels(self) -> dict[str, str]:
         return self._texts("DAYTONA_KERNEL_LABELS")
 
+    @default("shelf")
+    def _default_shelf(self) -> str:
+        return _env("DAYTONA_KERNEL_SHELF")
+
     @default("auto_stop")
     def _default_auto_stop(self) -> float | None:
         return self._duration("DAYTONA_KERNEL_AUTO_STOP", None)
@@ -225,6 +247,14 @@ class DaytonaSettings(LoggingConfigurable):
     @default("on_shutdown")
     def _default_on_shutdown(self) -> str:
         return self._choice("DAYTONA_KERNEL_ON_SHUTDOWN", _ON_SHUTDOWN)
+
+    @default("output_trust")
+    def _default_output_trust(self) -> str:
+        return self._choice("DAYTONA_KERNEL_OUTPUT_TRUST", _TRUST)
+
+    @default("redact_secrets")
+    def _default_redact_secrets(self) -> bool:
+        return self._switch("DAYTONA_KERNEL_REDACT_SECRETS") or not _env("DAYTONA_KERNEL_REDACT_SECRETS")
 
     @default("headless")
     def _default_headless(self) -> bool:

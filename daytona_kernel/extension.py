@@ -97,11 +97,11 @@ class IPythonHost(Host):
 
     def write(self, text: str, *, error: bool = False) -> None:
         """Write to ``sys.stdout`` or ``sys.stderr`` as they are in the cell."""
-        self._later(_write, text, error)
+        self._later(_write, self.without_secrets(text), error)
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Use IPython's display publisher."""
-        self._later(_publish, self.shell, dict(data), dict(metadata or {}))
+        self._later(_publish, self.shell, self.bundle_without_secrets(data), dict(metadata or {}))
 
     def publish(
         self, type: str, content: dict[str, Any], metadata: Bundle, buffers: tuple[bytes, ...]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from . import wire
 from .errors import DaytonaKernelError
 from .execution import Execution, SpoolReader
+from .outflow import Outflow
 from .toolbox import Toolbox
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ class Running:
     """How many of the interrupts have been passed on to the sandbox."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     input_cancelled: threading.Event = field(default_factory=threading.Event)
+    outflow: Outflow | None = None
+    """The way of its output to the sink."""
     dropped: int = 0
     """How many of its messages were none."""
     aside: Aside | None = None

@@ -30,7 +30,7 @@ from .errors import (
 from .execution import ContextLost, Execution
 from .link import Link
 from .lookback import last_cell
-from .messages import well_formed
+from .outflow import Outflow
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
 from .workplace import Workplace
 
@@ -239,6 +239,8 @@ class Session(Workplace):
         """A request is over, however it ended."""
         self._running = None
         running.input_cancelled.set()
+        if running.outflow is not None:
+            running.outflow.flush()
         self._aside_open.clear()
         if running.aside is not None:
             running.aside.close()
@@ -257,8 +259,11 @@ class Session(Workplace):
             if self._late is not None and state.get("background"):
                 self._late.start(link.toolbox, link.spool, state.get("position"))
         reply = done.get("reply")
-        failed = {"status": "error", "ename": "", "evalue": "", "traceback": []}
-        return reply if isinstance(reply, dict) else failed
+        if not isinstance(reply, dict):
+            reply = {"status": "error", "ename": "", "evalue": "", "traceback": []}
+        if running.outflow is None or execution is None:
+            return reply
+        return running.outflow.reply(str(execution.request["type"]), reply)
 
     async def _attempt(self, request: Content, running: Running, *, last: bool) -> Content | None:
         """Send a request once. ``None``: it certainly did not run, and the way is free to send it again."""
@@ -295,11 +300,16 @@ class Session(Workplace):
         if request["type"] not in ("execute", "comm") and self._late is not None:
             sink = self._late.sink
 
+        settings = self.settings
+        running.outflow = outflow = Outflow(
+            self.secrets if settings.redact_secrets else None, isolated=settings.output_trust == "isolated"
+        )
+
         def on_frame(frame: wire.Frame) -> None:
-            self._on_frame(frame, running, sink)
+            self._on_frame(frame, running, sink, outflow)
 
         def on_text(name: str, text: str) -> None:
-            sink.publish("stream", {"name": name, "text": text}, {}, ())
+            outflow.text(sink, name, text)
 
         previous = self._late.execution if self._late is not None else None
         return Execution(request, on_frame, on_text, status.set, previous=previous)
@@ -381,7 +391,7 @@ class Session(Workplace):
 
     # -- what comes from the sandbox ---------------------------------------------------------------
 
-    def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink) -> None:
+    def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink, outflow: Outflow) -> None:
         if frame.type == "input_request":
             self._spawn(self._answer_input(frame.content, running))
         elif frame.type == "aside":
@@ -392,9 +402,9 @@ class Session(Workplace):
         elif frame.type == "aside_done":
             if running.aside is not None:
                 running.aside.served(frame.content.get("number"))
-        elif (content := well_formed(frame.type, frame.content)) is not None:
-            self._sinks.get(frame.parent, sink).publish(frame.type, content, frame.metadata, frame.buffers)
-        else:
+        elif not outflow.message(
+            self._sinks.get(frame.parent, sink), frame.type, frame.content, frame.metadata, frame.buffers
+        ):
             running.dropped += 1
             if running.dropped <= REPORTED:
                 log.warning("the sandbox sent what is no message of a cell (%.40r): dropped", frame.type)

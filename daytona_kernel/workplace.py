@@ -20,6 +20,7 @@ from .errors import DaytonaKernelError, SandboxError, SandboxGone
 from .link import Link
 from .lookback import last_cell, left_behind, used_by_others
 from .loopthread import LoopThread
+from .redaction import Secrets
 from .sandbox import SandboxManager
 from .toolbox import Toolbox
 
@@ -54,6 +55,8 @@ class Workplace(LoopThread):
         self.name = name or uuid.uuid4().hex
         self.info: Content = {}
         """What the agent said of itself: ``python``, ``shell_version``, ``banner``, ``pid``, ``cwd`` ..."""
+        self.secrets = Secrets()
+        """What is taken out of the cells' output: the key, and values of variables that this side has set."""
         self.execution_count = 1
         self.manager = SandboxManager(settings, self._show_status)
         self._remembered = dict(remembered or {})
@@ -99,6 +102,7 @@ class Workplace(LoopThread):
         async with self._acquiring:
             if self.manager.sandbox is not None:
                 return
+            self.secrets.add_environment(self.settings.env_vars)
             await self.manager.acquire(str(self._remembered.get("sandbox_id", "")))
             if self._remembered.get("owned") is False:
                 self.manager.owned = False
@@ -110,7 +114,9 @@ class Workplace(LoopThread):
     async def _renew_toolbox(self) -> None:
         old, self._toolbox = self._toolbox, None
         if self.manager.sandbox is not None:
-            self._toolbox = Toolbox(self.manager.endpoint())
+            endpoint = self.manager.endpoint()
+            self._toolbox = Toolbox(endpoint)
+            self.secrets.add(endpoint.headers.get("Authorization", "").removeprefix("Bearer "))
         if old is not None:
             await old.close()
 

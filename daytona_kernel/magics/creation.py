@@ -79,6 +79,7 @@ async def create(host: Host, args: argparse.Namespace) -> Result:
     timeout_s = seconds_of(args.timeout)
     mounts = [parse_mount(text) for text in args.volume]
     options = _options(args)
+    host.session.secrets.add_environment(options.get("env_vars") or {})
     client = await host.client()
     if mounts:
         options["volumes"] = [await _mount(client, *one) for one in mounts]

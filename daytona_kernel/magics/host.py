@@ -67,6 +67,16 @@ class Host(ABC):
         """The variables of the person's own Python, where there is one."""
         self._checked = False
 
+    def without_secrets(self, text: str) -> str:
+        """What may be shown of a text, for what programs of the sandbox print comes this way, too."""
+        hidden = self.session.settings.redact_secrets
+        return self.session.secrets.text(text) if hidden else text
+
+    def bundle_without_secrets(self, data: Bundle) -> dict[str, Any]:
+        """What may be shown of a mime bundle."""
+        hidden = self.session.settings.redact_secrets
+        return self.session.secrets.bundle(dict(data)) if hidden else dict(data)
+
     @abstractmethod
     def write(self, text: str, *, error: bool = False) -> None:
         """Write to the cell's stdout, or with ``error`` to its stderr."""

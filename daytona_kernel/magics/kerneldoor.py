@@ -56,11 +56,13 @@ class KernelHost(Host):
 
     def write(self, text: str, *, error: bool = False) -> None:
         """Send a stream message."""
-        self.publish("stream", {"name": "stderr" if error else "stdout", "text": text}, {}, ())
+        shown = self.without_secrets(text)
+        self.publish("stream", {"name": "stderr" if error else "stdout", "text": shown}, {}, ())
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Send a ``display_data`` message."""
-        content = {"data": dict(data), "metadata": dict(metadata or {}), "transient": {}}
+        shown = self.bundle_without_secrets(data)
+        content = {"data": shown, "metadata": dict(metadata or {}), "transient": {}}
         self.publish("display_data", content, {}, ())
 
     def status(self, text: str | None) -> None:

@@ -78,6 +78,7 @@ def _values_of(file: str) -> dict[str, str]:
 
 async def _set_environment(host: Host, values: dict[str, str]) -> Result:
     """For the cells' process now, and for later ones where the sandbox's daemon can do that."""
+    host.session.secrets.add_environment(values)
     sandbox = await host.sandbox()
     code = f"__import__('os').environ.update(__import__('json').loads({json.dumps(values)!r}))"
     await run_code(host, code, silent=True)

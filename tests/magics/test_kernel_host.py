@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from daytona_kernel.config import DaytonaSettings
 from daytona_kernel.magics.kerneldoor import KernelHost
 from daytona_kernel.magics.progress import Progress
+from daytona_kernel.redaction import Secrets
 from daytona_kernel.session import Session
 
 
@@ -47,7 +50,8 @@ def sink() -> KeepingSink:
 @pytest.fixture
 def host(sink: KeepingSink) -> KernelHost:
     """A host whose cell has begun; showing things needs no session."""
-    host = KernelHost(cast(Session, None))
+    session = SimpleNamespace(settings=DaytonaSettings(), secrets=Secrets())
+    host = KernelHost(cast(Session, session))
     host.sink = sink
     return host
 
