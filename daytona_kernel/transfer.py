@@ -23,10 +23,10 @@ from typing import IO, Any
 
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
 from .remote import PACK, SETTLE, UNPACK, run_script
+from .streaming import BLOCK, FileStream
 from .toolbox import Toolbox
 from .toolbox import _raise_for_status as raise_for_status
 
-BLOCK = 1 << 20
 SMALL_BYTES = 1 << 20
 """Files up to this size travel together."""
 BATCH_BYTES = 8 << 20
@@ -185,7 +185,6 @@ def _pack(group: list[Item]) -> tuple[bytes, dict[str, str], list[tuple[str, str
 
 async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Count) -> None:
     part = f"{item.remote}.{uuid.uuid4().hex[:8]}.part"
-    digest = hashlib.sha256()
     try:
         file: IO[bytes] = await asyncio.to_thread(open, item.local, "rb")
     except OSError as exc:
@@ -194,10 +193,13 @@ async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Cou
     complete = False
     try:
         with file:
-            await _send(toolbox, part, file, count, digest)
+            digest = await _send(toolbox, part, file, count)
         files = [[part, item.remote, item.mode, item.mtime]]
         answer = await run_script(toolbox, SETTLE, files=files)
         complete = not answer["errors"]
+    except OSError as exc:
+        outcome.errors.append((str(item.local), exc.strerror or str(exc)))
+        return
     finally:
         if not complete:
             with suppress(DaytonaKernelError, asyncio.CancelledError):
@@ -205,25 +207,26 @@ async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Cou
     for path, reason in answer["errors"]:
         outcome.errors.append((str(item.local), f"{path}: {reason}"))
     if not answer["errors"]:
-        outcome.moved.append((item, digest.hexdigest()))
+        outcome.moved.append((item, digest))
 
 
-async def _send(toolbox: Toolbox, path: str, file: Any, count: Count, digest: Any) -> None:
-    """Stream a file to the sandbox."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        while block := await asyncio.to_thread(file.read, BLOCK):
-            if digest is not None:
-                digest.update(block)
-            yield block
-            count(len(block))
-
+async def _send(toolbox: Toolbox, path: str, file: IO[bytes], count: Count) -> str:
+    """Stream a file to the sandbox; its SHA-256. Raises :class:`OSError` if it can not be read."""
     from aiohttp import FormData
 
+    stream = FileStream(file, count)
     form = FormData(default_to_multipart=True)
     form.add_field("files[0].path", path)
-    form.add_field("files[0].file", pieces(), filename=path, content_type="application/octet-stream")
-    await toolbox._json("POST", "/files/bulk-upload", data=form, timeout_s=TRANSFER_TIMEOUT_S)
+    form.add_field("files[0].file", stream.body(path), filename=path)
+    try:
+        await toolbox._json("POST", "/files/bulk-upload", data=form, timeout_s=TRANSFER_TIMEOUT_S)
+    except ConnectionFailed:
+        if stream.failure is not None:
+            raise stream.failure from None
+        raise
+    finally:
+        await stream.settle()
+    return stream.sha256
 
 
 # -- down ------------------------------------------------------------------------------------------
@@ -266,34 +269,47 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
     if target is None:
         return
     try:
-        async for block in blocks(toolbox, item.remote):
-            await asyncio.to_thread(target.write, block)
-            count(len(block))
+        async for pieces in _gathered(toolbox, item.remote):
+            await target.write_behind(pieces)
+            count(sum(map(len, pieces)))
+        await target.settle()
         digest = await asyncio.to_thread(target.finish)
         size = target.size
         outcome.moved.append((replace(item, size=size), digest))
     except OSError as exc:
         outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
     finally:
+        with suppress(OSError):
+            await asyncio.shield(target.settle())
         target.discard()
 
 
 async def blocks(toolbox: Toolbox, path: str) -> AsyncIterator[bytes]:
     """The content of a file, block by block. Raises :class:`ConnectionFailed` if it ends too early."""
+    async for pieces in _gathered(toolbox, path):
+        yield b"".join(pieces)
+
+
+async def _gathered(toolbox: Toolbox, path: str) -> AsyncIterator[list[bytes]]:
+    """The content of a file as it comes, in lists of about a block."""
     async with toolbox._request(
-        "GET", "/files/download", params={"path": path}, timeout_s=TRANSFER_TIMEOUT_S
+        "GET",
+        "/files/download",
+        params={"path": path},
+        timeout_s=TRANSFER_TIMEOUT_S,
+        read_bufsize=BLOCK,
     ) as answer:
         await raise_for_status(answer)
         pending: list[bytes] = []
-        gathered = 0
+        size = 0
         async for piece in answer.content.iter_any():
             pending.append(piece)
-            gathered += len(piece)
-            if gathered >= BLOCK:
-                yield b"".join(pending)
-                pending, gathered = [], 0
+            size += len(piece)
+            if size >= BLOCK:
+                yield pending
+                pending, size = [], 0
         if pending:
-            yield b"".join(pending)
+            yield pending
 
 
 async def _fetch_small(
@@ -365,9 +381,16 @@ def _write_new(item: Item, body: memoryview) -> str:
         item.local.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(item.local, flags, 0o600)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-        _set_facts(item.local, item)
+        try:
+            left = body
+            while left:
+                left = left[os.write(handle, left) :]
+            if _BY_HANDLE:
+                _set_facts(handle, item)
+        finally:
+            os.close(handle)
+        if not _BY_HANDLE:
+            _set_facts(item.local, item)
     except BaseException:
         os.unlink(item.local)
         raise
@@ -389,7 +412,11 @@ def _write_over(item: Item, body: memoryview, force: bool, outcome: Outcome) -> 
         target.discard()
 
 
-def _set_facts(path: str | Path, item: Item) -> None:
+_BY_HANDLE = os.chmod in os.supports_fd and os.utime in os.supports_fd
+"""Whether an open file's facts can be set, which saves looking up its name."""
+
+
+def _set_facts(path: str | Path | int, item: Item) -> None:
     """Permissions (no set-id bits, and always readable and writable for the owner) and time of a file."""
     os.chmod(path, (item.mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
     with suppress(OverflowError):  # a time no file system here can hold
@@ -403,6 +430,7 @@ class _Target:
         self.item, self.force, self.size = item, force, 0
         self._path, self._file = path, file
         self._digest = hashlib.sha256()
+        self._writing: asyncio.Future[None] | None = None
 
     @classmethod
     def open(cls, item: Item, force: bool, outcome: Outcome) -> _Target | None:
@@ -419,11 +447,23 @@ class _Target:
             outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
             return None
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         """Write on."""
-        self._file.write(block)
-        self._digest.update(block)
-        self.size += len(block)
+        for piece in pieces:
+            self._file.write(piece)
+            self._digest.update(piece)
+            self.size += len(piece)
+
+    async def write_behind(self, pieces: list[bytes]) -> None:
+        """Write on in a thread, while the next pieces come; waits for those before these."""
+        await self.settle()
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self.write, *pieces)
+
+    async def settle(self) -> None:
+        """Wait until everything is written. :raises OSError: if a block could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
 
     def finish(self) -> str:
         """Put the file in place, with its times and permissions (no set-id bits). Its SHA-256."""
