@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import os
 import re
@@ -136,8 +137,20 @@ async def _values(host: Host, kind: str, word: str) -> list[str]:
         from .upkeep import SETTINGS
 
         return _starting([f"{name}=" for name in SETTINGS], word)
-    everywhere = {"sandbox": _sandbox_names, "snapshot": _snapshot_names, "volume": _volume_names}
-    inside = {"remote": _remote_names, "job": _job_names, "context": _context_ids}
+    everywhere = {
+        "sandbox": _sandbox_names,
+        "snapshot": _snapshot_names,
+        "volume": _volume_names,
+        "shelf": _shelf_names,
+    }
+    if host.door == "ipython":
+        everywhere["variable"] = _own_variables
+    inside = {
+        "remote": _remote_names,
+        "job": _job_names,
+        "context": _context_ids,
+        "variable": everywhere.get("variable", _sandbox_variables),
+    }
     lookups = everywhere if host.session.manager.sandbox is None else {**everywhere, **inside}
     if kind not in lookups:
         return []
@@ -203,3 +216,27 @@ async def _snapshot_names(host: Host, word: str) -> list[str]:
 async def _volume_names(host: Host, word: str) -> list[str]:
     client = await host.client()
     return _starting([one.name for one in await client.volume.list()], word)
+
+
+async def _shelf_names(host: Host, word: str) -> list[str]:
+    from ..shelf import Shelf
+
+    return _starting(await asyncio.to_thread(Shelf(host.session.settings.shelf).keys), word)
+
+
+async def _own_variables(host: Host, word: str) -> list[str]:
+    names = [name for name in host.namespace if isinstance(name, str)]
+    return _starting([name for name in names if word or not name.startswith("_")], word)
+
+
+async def _sandbox_variables(host: Host, word: str) -> list[str]:
+    """Variables of the sandbox's Python, by its own completer of expressions."""
+    from .cells import run_code
+
+    if host.session.busy:
+        return []
+    names = f"[n for n in list(globals()) if n[:{len(word)}] == {word!r}]"
+    reply = await run_code(host, "", silent=True, expressions={"names": names})
+    text = reply["user_expressions"]["names"]["data"]["text/plain"]
+    found = [name for name in ast.literal_eval(text) if isinstance(name, str) and name.isidentifier()]
+    return _starting([name for name in found if word or not name.startswith("_")], word)

@@ -130,6 +130,12 @@ def test_the_wire_is_pure_python_alone() -> None:
     assert not own("daytona_kernel.wire")
 
 
+def test_values_run_in_any_sandbox() -> None:
+    """Their text is sent there as it is."""
+    assert foreign("daytona_kernel.values") == {"numpy", "pandas"}
+    assert not own("daytona_kernel.values")
+
+
 @pytest.mark.parametrize("module", of_part("agent"))
 def test_the_agent_uses_only_what_is_sent_with_it(module: str) -> None:
     assert foreign(module) <= AGENT_MAY_USE
