@@ -1,8 +1,8 @@
 """Rich output of the sandbox made harmless to the page that shows it: ``output_trust = isolated``. Pure.
 
 A page of Jupyter may read and write files, and open terminals, of the machine that it is served from. So may
-whatever script an output brings along. So with ``isolated`` there is no script: of what the sandbox sends only
-what front ends show without interpreting it is left as it is (plain text, pixels, JSON). HTML goes into a
+whatever script an output brings along. So with ``isolated`` there is no script: of what the sandbox sends,
+only what front ends show without interpreting it is left as it is (plain text, pixels, JSON). HTML goes into a
 frame that may run no script, load nothing and lead nowhere; SVG becomes a picture. The rest is named.
 """
 

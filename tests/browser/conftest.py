@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 KERNEL = os.environ.get("DAYTONA_KERNEL_TEST_KERNEL", "daytona")
 
 
+ISOLATED = "daytona-isolated"
+"""The kernel with ``output_trust = isolated``; ``@pytest.mark.cells(..., kernel=ISOLATED)`` chooses it."""
+
+
 @pytest.fixture(scope="package")
 def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that JupyterLab shows."""
@@ -43,12 +47,25 @@ def page(lab_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "IPYTHONDIR": str(home / "ipython"),
         "DAYTONA_LOCAL_DIR": str(home / "local"),
     }
+    add_isolated_kernel(home / "data")
     with (
         private_sandboxes(environment),
         lab_server(lab_folder, environment) as url,
         chromium(home / "profile") as driver,
     ):
         yield LabPage(driver, url)
+
+
+def add_isolated_kernel(data: Path) -> None:
+    """Install a second kernel in the data directory of the tests."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    spec = KernelSpecManager().get_kernel_spec("daytona").to_dict()
+    spec["env"] = {**spec.get("env", {}), "DAYTONA_KERNEL_OUTPUT_TRUST": "isolated"}
+    spec["display_name"] = "Isolated"
+    folder = data / "kernels" / ISOLATED
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +92,8 @@ def notebook(lab_folder: Path, request: pytest.FixtureRequest) -> str:
         }
         for number, source in enumerate(marker.args)
     ]
-    metadata = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}
+    kernel = marker.kwargs.get("kernel", KERNEL)
+    metadata = {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}}
     name = f"{request.node.name}.ipynb"
     content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     (lab_folder / name).write_text(json.dumps(content))
