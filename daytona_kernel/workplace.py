@@ -67,6 +67,8 @@ class Workplace(LoopThread):
         self._notices: list[str] = []
         self._status: str | None = None
         self._ever_ready = False
+        self._announced = False
+        """Whether a command has told the person that the next cell begins without variables."""
         self.left_behind = ""
         """The context of a kernel that was killed, which is still there."""
         self._starter = ContextStarter(self.name, self._show_status)
@@ -135,7 +137,7 @@ class Workplace(LoopThread):
         await self._look_back()
         self._link = link
         link.warm_up()
-        self._ever_ready = True
+        self._ever_ready, self._announced = True, False
         now = time.monotonic()
         log.info("ready: sandbox after %.3f s, Python in it %.3f s later", acquired - began, now - acquired)
         self._tell_ready()
@@ -170,6 +172,8 @@ class Workplace(LoopThread):
         """Before a context is made anew: the sandbox may have stopped meanwhile, or be gone."""
         try:
             if await self.manager.ensure_started():
+                if self._announced:
+                    return
                 notice = "Python in the sandbox was started anew: variables are lost, files are there."
             else:
                 notice = "The sandbox had stopped and was started again: variables are lost, files are there."
@@ -246,6 +250,7 @@ class Workplace(LoopThread):
             await self.manager.adopt(sandbox, owned=owned)
             self.settings.sandbox = sandbox.name if sandbox is not None and not owned else ""
             await self._renew_toolbox()
+        self._announced = True
 
     async def forget_context(self, *, delete: bool = True, keep: bool = False) -> None:
         """Let the next cell begin in a new context: variables are lost.
@@ -256,6 +261,7 @@ class Workplace(LoopThread):
         await self.settled()
         link, toolbox = self._link, self._toolbox
         self._drop_context(delete=False)
+        self._announced = keep
         if not delete:
             self._own.clear()
         elif link is not None and toolbox is not None and not keep:

@@ -43,6 +43,16 @@ def test_a_new_context_leaves_the_one_before_to_go_back_to(door: Door, home: str
     assert second not in door("%daytona context list").ok().text
 
 
+def test_what_a_command_has_said_is_not_said_again_by_the_next_cell(door: Door, home: str) -> None:
+    door("%daytona context new").ok()
+    assert "[daytona]" not in door("%%daytona python\npass").ok().stderr
+    door("%daytona create --ephemeral").ok()
+    assert "[daytona]" not in door("%%daytona python\npass").ok().stderr
+    door("%daytona restart").ok()
+    assert "variables are lost" in door("%%daytona python\npass").ok().stderr
+    door("%daytona delete --yes").ok()
+
+
 def test_cells_count_on_whichever_context_they_run_in(kernel: KernelDoor) -> None:
     python(kernel, "pass")
     first, count = context_of(kernel), kernel("%daytona context new").count
