@@ -2,8 +2,8 @@
 
 A page of Jupyter may read and write files, and open terminals, of the machine that it is served from. So may
 whatever script an output brings along. So with ``isolated`` there is no script: of what the sandbox sends,
-only what front ends show without interpreting it is left as it is (plain text, pixels, JSON). HTML goes into a
-frame that may run no script, load nothing and lead nowhere; SVG becomes a picture. The rest is named.
+only what front ends show without interpreting it is left as it is (plain text, pixels, JSON). HTML goes into
+a frame that may run no script, load nothing and lead nowhere; SVG becomes a picture. The rest is named.
 """
 
 from __future__ import annotations

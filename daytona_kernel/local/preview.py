@@ -161,10 +161,10 @@ class PreviewProxy:
         key = self._state.api_key
         cookie = request.cookies.get(f"daytona-sandbox-auth-{target.name}", "")
         self._strip_cookies(headers)
+        token = headers.pop(TOKEN_HEADER, "")
         if hmac.compare_digest(bearer.encode(), f"Bearer {key}".encode()):
             headers.popall("Authorization", None)
             return True, False
-        token = headers.pop(TOKEN_HEADER, "")
         if token and self._token_fits(token, target, sandbox):
             return True, False
         token = request.query.get(TOKEN_QUERY, "")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -51,6 +52,8 @@ OPEN_PREFIXES = ("/toolbox/", "/preview/", "/api/socket.io/")
 """Paths whose handlers check the caller themselves."""
 MAX_BODY = 16 * 1024 * 1024
 SHUTDOWN_SECONDS = 2.0
+FIRST_REQUEST_SECONDS = 20.0
+"""A new connection has once to twice this time for its first request's head."""
 
 
 class StartError(Exception):
@@ -70,6 +73,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request.path, 403, f"the local sandbox server is not {request.host[:100]}"
             )
         path = request.path
+        if path.startswith("/api/socket.io/") and not origin_allowed(request, state.advertised_host()):
+            return api_error_response(path, 403, "web pages can not listen to the local sandbox server")
         if path != "/health" and not path.startswith(OPEN_PREFIXES):
             if not state.authorized(request):
                 return api_error_response(path, 401, "Invalid credentials")
@@ -101,6 +106,12 @@ def host_allowed(host: str, advertised: str) -> bool:
     )
 
 
+def origin_allowed(request: web.Request, advertised: str) -> bool:
+    """Whether a request comes from no web page, or from one of this server's own host."""
+    origin = request.headers.get("Origin")
+    return origin is None or host_allowed(urlsplit(origin).netloc, advertised)
+
+
 async def health(request: web.Request) -> web.Response:
     """``GET /health``."""
     return web.json_response({"status": "ok", "version": DAEMON_VERSION})
@@ -116,6 +127,7 @@ class LocalServer:
         self._state: ServerState | None = None
         self._runner: web.AppRunner | None = None
         self._housekeeping: asyncio.Task[None] | None = None
+        self._patience: asyncio.Task[None] | None = None
         self._held: int | None = None
 
     @property
@@ -160,6 +172,7 @@ class LocalServer:
             await self._state.manager.open()
             self._state.warm_pools.load()
             await web.SockSite(self._runner, sock).start()
+            self._patience = asyncio.create_task(self._end_silent_connections())
         except BaseException:
             await self.close()
             raise
@@ -278,8 +291,24 @@ class LocalServer:
             json.dump(facts, stream)
         os.replace(temporary, path)
 
+    async def _end_silent_connections(self) -> None:
+        """Close connections that have not sent a whole request for long: they would take all descriptors."""
+        assert self._runner is not None
+        waiting: set[int] = set()
+        while True:
+            await asyncio.sleep(FIRST_REQUEST_SECONDS)
+            server = self._runner.server
+            silent = [one for one in (server.connections if server else []) if not one._request_count]
+            for one in silent:
+                if id(one) in waiting:
+                    one.force_close()
+            waiting = {id(one) for one in silent}
+
     async def close(self) -> None:
         """Stop serving, end all sandboxes, remove the runtime file."""
+        if self._patience is not None:
+            self._patience.cancel()
+            await asyncio.wait([self._patience])
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
