@@ -16,6 +16,7 @@ import linecache
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -30,6 +31,7 @@ from .errors import DaytonaKernelError
 from .magics import registry
 from .magics.cells import RemoteError
 from .magics.host import Bundle, Host, Result, UsageError
+from .magics.words import escape
 from .session import Interrupted, Session
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class IPythonHost(Host):
         self.namespace = shell.user_ns
         self._lines: list[Any] = []
         self._output = threading.Condition()
+        self._overwritten = Overwritten(shell)
 
     # What is shown is handed to the thread of the cell: display hooks and streams of IPython belong to it.
 
@@ -73,6 +76,7 @@ class IPythonHost(Host):
             raise
         finally:
             self._show_pending()
+            self._overwritten.erase()
         return future.result()
 
     def _cancel(self, future: concurrent.futures.Future[Any]) -> None:
@@ -95,13 +99,19 @@ class IPythonHost(Host):
             for action, args, options in lines:
                 action(*args, **options)
 
+    def _show(self, action: Any, *args: Any) -> None:
+        """Show something that stays, after the line that does not is gone."""
+        self.said += 1
+        self._later(self._overwritten.erase)
+        self._later(action, *args)
+
     def write(self, text: str, *, error: bool = False) -> None:
         """Write to ``sys.stdout`` or ``sys.stderr`` as they are in the cell."""
-        self._later(_write, self.without_secrets(text), error)
+        self._show(_write, self.without_secrets(text), error)
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Use IPython's display publisher."""
-        self._later(_publish, self.shell, self.bundle_without_secrets(data), dict(metadata or {}))
+        self._show(_publish, self.shell, self.bundle_without_secrets(data), dict(metadata or {}))
 
     def publish(
         self, type: str, content: dict[str, Any], metadata: Bundle, buffers: tuple[bytes, ...]
@@ -113,14 +123,24 @@ class IPythonHost(Host):
             display_id = (content.get("transient") or {}).get("display_id")
             transient = {"display_id": f"daytona-{display_id}"} if display_id else {}
             data, about = content.get("data") or {}, content.get("metadata") or {}
-            self._later(_publish, self.shell, data, about, transient, type == "update_display_data")
+            self._show(_publish, self.shell, data, about, transient, type == "update_display_data")
         elif type == "clear_output":
-            self._later(self.shell.display_pub.clear_output, bool(content.get("wait")))
+            self._show(self.shell.display_pub.clear_output, bool(content.get("wait")))
 
-    def status(self, text: str | None) -> None:
-        """Say it on stderr."""
-        if text is not None:
-            self.write(f"[daytona] {text}\n", error=True)
+    def show_status(self, text: str | None) -> None:
+        """Show it in a line that is written over."""
+        if text is None:
+            self._later(self._overwritten.erase)
+        else:
+            self._later(self._overwritten.show, text)
+
+    def progress(self, line: str | None) -> None:
+        """Show it in a line that is written over, and stays in the end."""
+        self.said += 1
+        if line is None:
+            self._later(self._overwritten.keep)
+        else:
+            self._later(self._overwritten.show, line)
 
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Ask with ``input`` or ``getpass``, in the thread of the cell."""
@@ -132,13 +152,57 @@ class IPythonHost(Host):
             except (EOFError, RuntimeError, NotImplementedError):
                 answer.set_result(None)
 
-        self._later(ask)
+        self._show(ask)
         while not cancelled.is_set():
             try:
                 return answer.result(0.1)
             except concurrent.futures.TimeoutError:
                 continue
         return None
+
+
+class Overwritten:
+    """A line for whoever looks on, which is written over: on a terminal, or as a display of a notebook.
+
+    Programs that run notebooks and scripts, which answer no questions, get nothing. Use it in the thread of
+    the cell.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._display_id = ""
+        self._on_terminal = False
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the one before."""
+        kernel = getattr(self._shell, "kernel", None)
+        if kernel is None and sys.stderr.isatty():
+            self._on_terminal = True
+            _write(f"\r{text}\x1b[K", True)
+        elif kernel is not None and getattr(kernel, "_allow_stdin", False):
+            self._display(text, f'<code style="white-space:pre">{escape(text)}</code>')
+
+    def _display(self, text: str, html: str) -> None:
+        update, self._display_id = bool(self._display_id), self._display_id or uuid.uuid4().hex
+        data, transient = {"text/plain": text, "text/html": html}, {"display_id": self._display_id}
+        _publish(self._shell, data, {}, transient, update)
+
+    def erase(self) -> None:
+        """Take the line away."""
+        if self._on_terminal:
+            _write("\r\x1b[K", True)
+        if self._display_id:
+            self._display("", "")
+        self._forget()
+
+    def keep(self) -> None:
+        """Leave the line where it is."""
+        if self._on_terminal:
+            _write("\n", True)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._on_terminal, self._display_id = False, ""
 
 
 def _write(text: str, error: bool) -> None:

@@ -65,6 +65,10 @@ class Host(ABC):
         """What commands remember of this notebook: live preview links and the like."""
         self.namespace: dict[str, Any] = {}
         """The variables of the person's own Python, where there is one."""
+        self.phase = ""
+        """What is being waited for, if a command has said so."""
+        self.said = 0
+        """How often something was shown that stays."""
         self._checked = False
 
     def without_secrets(self, text: str) -> str:
@@ -91,21 +95,31 @@ class Host(ABC):
     ) -> None:
         """Show a message that came from the sandbox, as it is: stream, display, result, clear_output."""
 
-    @abstractmethod
     def status(self, text: str | None) -> None:
-        """Show what is being waited for; ``None``: it is over."""
+        """Say what is being waited for; ``None``: it is over."""
+        self.phase = text or ""
+        self.show_status(text)
+
+    @abstractmethod
+    def show_status(self, text: str | None) -> None:
+        """Show a line, where somebody looks, that vanishes with ``None`` or the next output."""
+
+    @abstractmethod
+    def progress(self, line: str | None) -> None:
+        """Show how far a command is, where somebody looks, in place of the line before.
+
+        ``None``: the last one stays.
+        """
 
     @abstractmethod
     def ask_blocking(self, prompt: str, password: bool, cancelled: threading.Event) -> str | None:
         """Ask the person for a line, on a thread of its own; ``None`` if nobody can be asked."""
 
-    def progress(self, line: str | None) -> None:
-        """Show how far a command is, in place of the line before; ``None``: the last one stays."""
-        self.write("\n" if line is None else f"\r{line}", error=True)
-
     async def ask(self, prompt: str, *, password: bool = False) -> str:
         """Ask the person for a line. Raises :class:`UsageError` where nobody can be asked."""
         cancelled = threading.Event()
+        self.said += 1
+        self.show_status(None)
         try:
             answer = await asyncio.to_thread(self.ask_blocking, prompt, password, cancelled)
         finally:

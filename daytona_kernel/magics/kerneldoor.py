@@ -50,8 +50,9 @@ class KernelHost(Host):
         if self.sink is None or self.silent:
             return
         if self._waits:
-            self.status(None)
+            self.show_status(None)
         self.shown = True
+        self.said += 1
         self.sink.publish(type, content, dict(metadata), buffers)
 
     def write(self, text: str, *, error: bool = False) -> None:
@@ -65,16 +66,20 @@ class KernelHost(Host):
         content = {"data": shown, "metadata": dict(metadata or {}), "transient": {}}
         self.publish("display_data", content, {}, ())
 
-    def status(self, text: str | None) -> None:
+    def show_status(self, text: str | None) -> None:
         """Show it in the cell, and remove it again without a trace, or in a cell with output leave a gap."""
         if self.sink is None or self.silent:
+            return
+        if text is None and not self._waits and "status" not in self._displays:
             return
         if self._waits or not self.shown:
             self._waits = text is not None
             self.sink.status(text)
             return
         # To take it away would take away what the cell has shown.
+        said = self.said
         self._replace("status", text or "")
+        self.said = said
         if text is None:
             self._displays.pop("status", None)
 

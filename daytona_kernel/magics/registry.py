@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from ..config import parse_duration_s
 from ..errors import ConfigurationError
 from .host import Host, Result, UsageError
+from .waiting import Waiting
 from .words import did_you_mean
 
 Run = Callable[[Host, argparse.Namespace], Awaitable[Result | None]]
@@ -246,7 +247,8 @@ async def run_line(host: Host, line: str) -> tuple[Result, bool]:
     except HelpAsked as asked:
         return Result(str(asked), str(asked)), False
     host.begin_command()
-    result = await found.run(host, arguments) or Result()
+    async with Waiting(host, f"{PROGRAM} {found.name}"):
+        result = await found.run(host, arguments) or Result()
     return result, bool(arguments.json)
 
 

@@ -191,20 +191,26 @@ class IPythonDoor:
     def interrupted(self, code: str, when: str) -> Outcome:
         """Run a cell, and interrupt it as soon as its output has the words."""
         host = self.shell._daytona_kernel_magics[0].host
-        write, waiting = host.write, True
+        waiting = True
 
-        def write_and_interrupt(text: str, *, error: bool = False) -> None:
-            nonlocal waiting
-            write(text, error=error)
-            if waiting and when in text:
-                waiting = False
-                host._later(signal.raise_signal, signal.SIGINT)
+        def watched(show: Callable[..., None]) -> Callable[..., None]:
+            def show_and_interrupt(text: str | None, **options: Any) -> None:
+                nonlocal waiting
+                show(text, **options)
+                if waiting and when in (text or ""):
+                    waiting = False
+                    host._later(signal.raise_signal, signal.SIGINT)
 
-        host.write = write_and_interrupt
+            return show_and_interrupt
+
+        ways = ("write", "progress", "show_status")
+        for name in ways:
+            setattr(host, name, watched(getattr(host, name)))
         try:
             outcome = self(code)
         finally:
-            del host.write
+            for name in ways:
+                delattr(host, name)
         assert not waiting, f"never seen: {when!r} in {outcome}"
         return outcome
 

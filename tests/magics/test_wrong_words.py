@@ -25,7 +25,7 @@ class UntouchedHost(Host):
     def _touched(self, *args: Any, **options: Any) -> NoReturn:
         raise AssertionError("something was done")
 
-    write = display = publish = status = ask_blocking = _touched
+    write = display = publish = status = show_status = progress = ask_blocking = _touched
     sandbox = settled_sandbox = toolbox = client = _touched
 
     @property
