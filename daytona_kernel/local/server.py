@@ -73,7 +73,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request.path, 403, f"the local sandbox server is not {request.host[:100]}"
             )
         path = request.path
-        if path.startswith("/api/socket.io/") and not origin_allowed(request, state.advertised_host()):
+        if path.startswith("/api/socket.io/") and not origin_allowed(request):
             return api_error_response(path, 403, "web pages can not listen to the local sandbox server")
         if path != "/health" and not path.startswith(OPEN_PREFIXES):
             if not state.authorized(request):
@@ -106,10 +106,10 @@ def host_allowed(host: str, advertised: str) -> bool:
     )
 
 
-def origin_allowed(request: web.Request, advertised: str) -> bool:
-    """Whether a request comes from no web page, or from one of this server's own host."""
+def origin_allowed(request: web.Request) -> bool:
+    """Whether a request comes from no web page, or from one of this very server."""
     origin = request.headers.get("Origin")
-    return origin is None or host_allowed(urlsplit(origin).netloc, advertised)
+    return origin is None or urlsplit(origin).netloc == request.host
 
 
 async def health(request: web.Request) -> web.Response:

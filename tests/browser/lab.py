@@ -126,6 +126,8 @@ def chromium(profile: Path, width: int = 1200, height: int = 900, scale: float =
     options.binary_location = shutil.which("chromium") or ""
     for flag in (*QUIET, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
+    # A name of somebody else's that leads to this machine: see test_foreign_page.py.
+    options.add_argument("--host-resolver-rules=MAP rebound.example 127.0.0.1")
     options.add_argument(f"--force-device-scale-factor={scale}")
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver") or ""))
     driver.set_script_timeout(PATIENCE)

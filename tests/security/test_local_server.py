@@ -229,7 +229,8 @@ async def test_a_preview_leads_to_its_port_and_nowhere_else(
         answer = await raw(
             running,
             f"{method} /preview/8000-{sandbox['id']}{trick} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            f"Connection: close\r\nX-Daytona-Preview-Token: {await token_of(running, sandbox)}\r\nContent-Length: 2\r\n\r\n{{}}",
+            f"Connection: close\r\nX-Daytona-Preview-Token: {await token_of(running, sandbox)}\r\n"
+            "Content-Length: 2\r\n\r\n{}",
         )
         status = int(answer.split(b" ", 2)[1])
         assert status in (200, 400, 404)
