@@ -7,7 +7,8 @@ standard output of the interpreter, which cuts and joins text as it likes. Two s
   and ``"b": buffers`` where there are any;
 - a part of a frame too large or too compressible for one line: ``{"x", "n", "p": [index, count],
   "d": text}``,
-  where the texts of all parts, joined, are base64 of the zlib-compressed JSON of the whole frame.
+  where the texts of all parts, joined, are base64 of the zlib-compressed JSON of the whole frame, or that
+  JSON itself (which begins with a brace, as base64 never does) if compression does not pay.
 
 Every *line* has a number, counted from 0 in each execution, so a receiver can tell a line it has had
 (dropped) from one it misses (fetched again from the agent's spool).
@@ -35,6 +36,8 @@ RS = "\x1e"
 MAX_LINE_BYTES = 256 * 1024
 """Largest line, as escaped by the daemon. Its worker dies of lines over 1 MiB (observed on v0.190.0)."""
 PART_CHARS = 160 * 1024
+HEAD_BYTES = 1024
+"""More than what a line has besides its piece."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Largest frame after decompression: the other end is not trusted, and zlib expands up to 1000-fold."""
 MAX_VALUES = 8 * 1024 * 1024
@@ -44,6 +47,10 @@ COUNTED_OVER_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 150
 """Levels of lists and dicts in a frame. Whoever walks through it needs a few calls for each of them."""
 MAX_PARTS = 64 * 1024
+SAMPLES, SAMPLE_CHARS = 8, 8 * 1024
+"""How much of a large frame is compressed to see whether that pays."""
+WORTH_IT = 0.9
+"""It pays if no more than this is left, after base64, which makes it a third longer."""
 MAX_OPEN_LINE_CHARS = 4 * 1024 * 1024
 """A line without an end that grows beyond this was never a frame: it is given up and shown as text."""
 NO_COMPRESSION = MAX_LINE_BYTES
@@ -168,12 +175,42 @@ def encode_lines(
     head = _encode(execution_id)
     if len(body) <= compress_over_chars and _fits(body):
         return [f'{RS}{{"x":{head},"n":{first_number},{body[1:]}\n']
-    packed = b64encode(zlib.compress(body.encode("ascii"), 1)).decode("ascii")
-    pieces = [packed[start : start + PART_CHARS] for start in range(0, len(packed), PART_CHARS)]
+    pieces = None if _shrinks(body) else _plain_pieces(body)
+    pieces = pieces or _cut(_compressed(body))
     return [
         f'{RS}{{"x":{head},"n":{first_number + index},"p":[{index},{len(pieces)}],"d":"{piece}"}}\n'
         for index, piece in enumerate(pieces)
     ]
+
+
+def _plain_pieces(body: str) -> list[str] | None:
+    """Pieces of the JSON itself, escaped as strings of JSON; ``None`` if that makes a line too long."""
+    pieces = []
+    for piece in _cut(body):
+        escaped = piece.replace("\\", "\\\\").replace('"', '\\"')
+        marks = piece.count("<") + piece.count(">") + piece.count("&")
+        # What was escaped here are two characters, of which the daemon makes four.
+        if len(piece) + 3 * (len(escaped) - len(piece)) + 5 * marks > MAX_LINE_BYTES - HEAD_BYTES:
+            return None
+        pieces.append(escaped)
+    return pieces
+
+
+def _cut(text: str) -> list[str]:
+    return [text[start : start + PART_CHARS] for start in range(0, len(text), PART_CHARS)]
+
+
+def _compressed(body: str) -> str:
+    return b64encode(zlib.compress(body.encode("ascii"), 1)).decode("ascii")
+
+
+def _shrinks(body: str) -> bool:
+    """Whether compression pays, going by samples: a picture in base64 gets no smaller."""
+    if len(body) < SAMPLES * SAMPLE_CHARS:
+        return True
+    step = len(body) // SAMPLES
+    sample = "".join(body[start : start + SAMPLE_CHARS] for start in range(0, step * SAMPLES, step))
+    return len(_compressed(sample)) <= WORTH_IT * len(sample)
 
 
 def encode(frame: Frame, first_number: int, compress_over_chars: int = NO_COMPRESSION) -> list[str]:
@@ -371,9 +408,13 @@ class Receiver:
 
 def _unpack(execution_id: str, packed: str) -> Frame | None:
     try:
-        stream = zlib.decompressobj()
-        text = stream.decompress(b64decode(packed), MAX_MESSAGE_BYTES)
-        if stream.unconsumed_tail or _is_heavy(text):
+        text = packed.encode("ascii")
+        if packed[0] != "{":
+            stream = zlib.decompressobj()
+            text = stream.decompress(b64decode(packed), MAX_MESSAGE_BYTES)
+            if stream.unconsumed_tail:
+                return None
+        if _is_heavy(text):
             return None
         body = json.loads(text)
     except (ValueError, binascii.Error, zlib.error, RecursionError):

@@ -1,7 +1,9 @@
-"""Cells over a line with a round trip of 100 ms, beside `run_code`: ``python -m tests.benchmarks.remote``.
+"""Cells over a far or narrow line, beside `run_code`: ``python -m tests.benchmarks.remote``.
 
-The line is the fault proxy, between both clients and a local server of this command's own. It measures and
-never asserts on a clock. Figures are in round trips: 1.0 is the floor of anything that waits for an answer.
+The line is the fault proxy, between both clients and a local server of this command's own: first with a round
+trip of 100 ms, then with 20 MB/s. It measures and never asserts on a clock. Figures are in round trips, where
+1.0 is the floor of anything that waits for an answer, and in the time that the line needs for the output as
+Jupyter sends it, where below 1.0 is what compression gains.
 """
 
 from __future__ import annotations
@@ -24,8 +26,21 @@ from ..faults.conftest import ProxiedServer, free_port
 from ..faults.proxy import FaultProxy, Plan
 from .kernels import Kernel
 
+FAR = "127.0.0.2"
+"""On loopback, but not one of the names at which the kernel takes a sandbox for one on its own machine."""
 ROUND_TRIP_S = 0.1
 ROUNDS = 20
+BYTES_PER_S = 20_000_000
+BULKS = (
+    ("one print of 50 MB of text", "print(('a line of words, number %d\\n' % 7) * 1_666_667)"),
+    ("20 MB of HTML", "from IPython.display import HTML; HTML('<tr><td>cell</td></tr>\\n' * 800_000)"),
+    (
+        "a PNG of 5 MB",
+        "import os; from IPython.display import publish_display_data; import base64\n"
+        "publish_display_data({'image/png': base64.b64encode(os.urandom(5_000_000)).decode()})",
+    ),
+)
+"""The PNG is noise, which is what no compression helps with; its 5 MB are 6.7 million base64 characters."""
 
 
 def measure(server: ProxiedServer) -> dict[str, float]:
@@ -48,6 +63,19 @@ def measure(server: ProxiedServer) -> dict[str, float]:
     return {what: statistics.median(times) / ROUND_TRIP_S for what, times in figures.items()}
 
 
+def measure_bulk(server: ProxiedServer) -> dict[str, float]:
+    """Large outputs, in the time that the line needs for their characters."""
+    kernel = Kernel("daytona", {**os.environ, **server.environment()})
+    try:
+        figures = {}
+        for what, code in BULKS:
+            times, chars = zip(*(kernel.run(code) for _ in range(3)), strict=True)
+            figures[what] = statistics.median(times) / (chars[0] / BYTES_PER_S)
+        return figures
+    finally:
+        kernel.close()
+
+
 def _run_code(sandbox: object) -> float:
     began = time.perf_counter()
     sandbox.code_interpreter.run_code("pass")  # type: ignore[attr-defined]
@@ -64,18 +92,24 @@ async def main() -> None:
         paths = local_paths(os.environ)
         port = free_port()
         server = ProxiedServer(
-            ensure_running(paths, ["--advertise", f"http://127.0.0.1:{port}"]), port, Path(directory)
+            ensure_running(paths, ["--advertise", f"http://{FAR}:{port}"]), port, Path(directory)
         )
         try:
-            async with FaultProxy(server.port, port=port) as proxy:
+            async with FaultProxy(server.port, port=port, host=FAR) as proxy:
                 proxy.plan(Plan(delay=ROUND_TRIP_S / 2))
                 figures = await asyncio.to_thread(measure, server)
+                proxy.forget_rules()
+                proxy.plan(Plan(bandwidth=BYTES_PER_S))
+                bulk = await asyncio.to_thread(measure_bulk, server)
         finally:
             stop(paths)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        options.json.write_text(json.dumps({**figures, **bulk}, indent=1) + "\n")
     print("| what | round trips of 100 ms |\n|---|---|")
     for what, value in figures.items():
+        print(f"| {what} | {value:.2f} |")
+    print("\n| what | times of the line, at 20 MB/s |\n|---|---|")
+    for what, value in bulk.items():
         print(f"| {what} | {value:.2f} |")
 
 

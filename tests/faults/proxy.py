@@ -388,8 +388,9 @@ class FaultProxy:
     Use it in ``async with``; everything happens in the running event loop.
     """
 
-    def __init__(self, target_port: int, *, port: int = 0) -> None:
+    def __init__(self, target_port: int, *, port: int = 0, host: str = "127.0.0.1") -> None:
         self.target = ("127.0.0.1", target_port)
+        self.host = host
         self.port = port
         """Its own port; chosen by the system at the start if 0."""
         self.default = Plan()
@@ -416,7 +417,7 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """Where clients find it."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     # Rules.
 
@@ -461,7 +462,7 @@ class FaultProxy:
     async def accept(self) -> None:
         """Take connections (again), at the same port as before."""
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
+            self._listener = socket.create_server((self.host, self.port), backlog=256)
             self._listener.setblocking(False)
             self.port = self._listener.getsockname()[1]
             self._accepting = asyncio.create_task(self._accept())

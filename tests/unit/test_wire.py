@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import math
+import random
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -137,6 +138,37 @@ def test_a_frame_too_large_for_a_line_travels_in_numbered_parts() -> None:
     receiver = Receiver(ID)
     receiver.next_number = 7
     assert received(parsed, receiver) == [sent]
+
+
+def noise(size: int) -> str:
+    """Base64 that no compression makes smaller, always the same."""
+    return base64.b64encode(random.Random(size).randbytes(size)).decode()
+
+
+@pytest.mark.parametrize("size", [60_000, 1_000_000])
+def test_what_compression_does_not_shrink_travels_as_it_is(size: int) -> None:
+    sent = Frame(ID, "display_data", {"data": {"image/png": noise(size)}})
+    lines = wire.encode(sent, 0, 2048)
+    assert sum(map(len, lines)) < 1.01 * size * 4 / 3 + 200
+    assert received(split(lines)) == [sent]
+
+
+@pytest.mark.parametrize("char", ["<", '"', "\\"])
+def test_noise_around_what_the_daemon_escapes_still_gives_short_lines(char: str) -> None:
+    text = noise(1_500_000)
+    sent = Frame(
+        ID, "display_data", {"data": {"text/html": text[:100_000] + char * 100_000 + text[100_000:]}}
+    )
+    lines = lines_of(sent)
+    assert all(wire.escaped_size(line) <= wire.MAX_LINE_BYTES for line in lines)
+    assert received(split(lines)) == [sent]
+
+
+def test_text_is_compressed_even_if_one_line_would_do() -> None:
+    sent = Frame(ID, "stream", {"name": "stdout", "text": "a line of words\n" * 1000})
+    (line,) = wire.encode(sent, 0, 2048)
+    assert len(line) < 1000
+    assert received(split([line])) == [sent]
 
 
 # -- lines that are not ours ---------------------------------------------------------------------------
