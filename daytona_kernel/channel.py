@@ -66,11 +66,19 @@ class Channel(ClientConnection):
             await asyncio.gather(ping, heard, return_exceptions=True)
 
 
+class _Straight(connect):
+    """Connects where it was told to: whoever else a redirection names gets neither the key nor the cells."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Take a redirection as the refusal that it is."""
+        return exc
+
+
 async def open_channel(endpoint: Endpoint) -> Channel:
     """Open a socket for one execution. Raises :class:`ConnectionFailed`, :class:`Refused` for an answer."""
     headers = {**endpoint.headers, "X-Daytona-Skip-Last-Activity-Update": "true"}
     try:
-        connection = await connect(
+        connection = await _Straight(
             endpoint.websocket_url + PATH,
             create_connection=Channel,
             logger=_quiet,

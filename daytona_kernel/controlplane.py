@@ -25,6 +25,7 @@ Content = dict[str, Any]
 DEFAULT_API_URL = "https://app.daytona.io/api"
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
 STARTED = "started"
 FAILED = ("error", "build_failed", "destroyed", "destroying")
 POLL_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -195,7 +196,7 @@ class ControlPlane:
             async with self._session.request(
                 method, self.api_url + path, json=body, params=params, timeout=timeout, allow_redirects=False
             ) as answer:
-                content = _json(await answer.read())
+                content = _json(await _read(answer))
                 if answer.status >= 300:
                     raise ControlPlaneError(answer.status, _reason(content, answer))
                 return content
@@ -221,10 +222,23 @@ def _path(key: str, verb: str = "") -> str:
     return f"/sandbox/{quote(key, safe='')}" + (f"/{verb}" if verb else "")
 
 
+async def _read(answer: Any) -> bytes:
+    data = bytearray()
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            answer.close()
+            raise SandboxProtocolError(
+                f"Daytona's answer has more than {MAX_ANSWER_BYTES} bytes.",
+                hint="Is DAYTONA_API_URL the URL of a Daytona API?",
+            )
+    return bytes(data)
+
+
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data) if data else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -27,6 +27,7 @@ from .errors import (
     DaytonaKernelError,
     SandboxGone,
     SandboxNotFound,
+    SandboxProtocolError,
     SandboxStartFailed,
 )
 from .toolbox import Endpoint
@@ -129,8 +130,7 @@ class SandboxManager:
         notebook's label; a new one.
         """
         self.settings.check()
-        if self._plane is None:
-            self._plane = await self._connect()
+        await self.connect()
         with Translated():
             sandbox = await self._find(remembered_id)
             if sandbox is None:
@@ -199,9 +199,13 @@ class SandboxManager:
         return True
 
     def endpoint(self) -> Endpoint:
-        """Where the sandbox's toolbox is."""
-        assert self.sandbox is not None
+        """Where the sandbox's toolbox is. Raises :class:`SandboxProtocolError` if the key must not go there."""
+        """Where the sandbox's toolbox is. Raises :class:`SandboxProtocolError` where the key must not go."""
         base = self.sandbox.toolbox_proxy_url.rstrip("/")
+        if self.sandbox.plane.api_url.startswith("https:") and not base.startswith("https:"):
+            raise SandboxProtocolError(
+                "Daytona named an address for the sandbox that is not https; the key is not sent there."
+            )
         return Endpoint(f"{base}/{self.sandbox.id}", self.sandbox.plane.headers)
 
     async def client(self) -> AsyncDaytona:
@@ -240,18 +244,25 @@ class SandboxManager:
 
     async def adopt(self, sandbox: AsyncSandbox | None, *, owned: bool) -> None:
         """Go over to a sandbox of the SDK's, or to none. Raises :class:`CredentialsError`."""
-        if self._plane is None:
-            self._plane = await self._connect()
+        plane = await self.connect()
         self.sandbox, self.owned, self._seen = None, owned, sandbox
         if sandbox is not None:
             self.sandbox = SandboxHandle(
-                self._plane,
+                plane,
                 sandbox.id,
                 sandbox.name,
                 _value(sandbox.state),
                 dict(sandbox.labels or {}),
                 sandbox.toolbox_proxy_url,
             )
+
+    async def connect(self) -> ControlPlane:
+        """The control plane, for what is not about one sandbox. Raises :class:`CredentialsError` and
+        :class:`ConnectionFailed`.
+        """
+        if self._plane is None:
+            self._plane = await self._connect()
+        return self._plane
 
     async def _connect(self) -> ControlPlane:
         service = await self._find_service()

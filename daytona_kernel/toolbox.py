@@ -8,6 +8,7 @@ the first cell. Paths and statuses: Daytona's toolbox API, as observed on v0.190
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""Of an answer that is held in memory; one that does not end must not fill it."""
 HEDGE_S = 1.0
 HEDGE_MOST = 10
 UNNOTICED = {"X-Daytona-Skip-Last-Activity-Update": "true"}
@@ -123,7 +126,8 @@ class Toolbox:
         """Run a command; its exit code and output. Not repeated when the answer is lost."""
         body = {"command": shlex.join(argv), "timeout": timeout_s}
         answer = await self._json("POST", "/process/execute", json=body, timeout_s=timeout_s + 5)
-        return int(answer.get("exitCode", -1)), str(answer.get("result", ""))
+        code = answer.get("exitCode")
+        return code if isinstance(code, int) else -1, str(answer.get("result", ""))
 
     async def shell(self, script: str, timeout_s: int = 20) -> tuple[int, str]:
         """Run a script of POSIX ``sh``, whatever the sandbox's own shell is (zsh in the official image)."""
@@ -158,8 +162,10 @@ class Toolbox:
             if answer.status == 416:
                 return b""
             await _raise_for_status(answer)
-            data = await answer.read()
-            return data if answer.status == 206 else data[offset:][:most]
+            ranged = answer.status == 206
+            limit = MAX_ANSWER_BYTES if most is None or not ranged else most
+            data = await read_body(answer, limit)
+            return data if ranged else data[offset:][:most]
 
     async def list_files(self, path: str) -> dict[str, int] | None:
         """Names and sizes in bytes of the files in a directory; ``None`` if there is no such directory."""
@@ -173,7 +179,8 @@ class Toolbox:
             items = await _body(answer)
         if not isinstance(items, list):
             raise SandboxProtocolError("The sandbox listed a directory in an unknown form.")
-        return {str(item.get("name")): int(item.get("size", 0)) for item in items if isinstance(item, dict)}
+        sizes = {str(item.get("name")): item.get("size", 0) for item in items if isinstance(item, dict)}
+        return {name: size for name, size in sizes.items() if type(size) is int}
 
     async def version(self) -> str:
         """The daemon's version, such as ``0.190.0``."""
@@ -253,20 +260,29 @@ async def _close_later(session: ClientSession) -> None:
         await session.close()
 
 
+async def read_body(answer: ClientResponse, limit: int) -> bytes:
+    """The body of an answer. Raises :class:`SandboxProtocolError` if it has more than ``limit`` bytes."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            answer.close()
+            raise SandboxProtocolError(f"An answer of the sandbox has more than {limit} bytes.")
+    return b"".join(pieces)
+
+
 async def _body(answer: ClientResponse) -> Any:
     """The JSON of an answer, ``None`` if it is none."""
     try:
-        return await answer.json(content_type=None)
-    except ValueError:
+        return json.loads(await read_body(answer, MAX_ANSWER_BYTES))
+    except (ValueError, RecursionError):
         return None
 
 
 async def _raise_for_status(answer: ClientResponse) -> None:
     if answer.status < 300:
         return
-    try:
-        body = await answer.json(content_type=None)
-        message = body.get("message") or body.get("error") or ""
-    except Exception:
-        message = ""
+    body = await _body(answer)
+    message = (body.get("message") or body.get("error") or "") if isinstance(body, dict) else ""
     raise ToolboxError(answer.status, str(message)[:500])

@@ -31,6 +31,8 @@ SMALL_BYTES = 1 << 20
 """Files up to this size travel together."""
 BATCH_BYTES = 8 << 20
 BATCH_FILES = 2000
+MAX_GROWTH_BYTES = 16 << 20
+"""A file may be larger by so much than when it was listed."""
 PARALLEL = 4
 TRANSFER_TIMEOUT_S = 6 * 3600.0
 TEMPORARY = "/tmp/.daytona-"  # noqa: S108 - in the sandbox, with a name that can not be guessed
@@ -268,10 +270,15 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
     target = await asyncio.to_thread(_Target.open, item, force, outcome)
     if target is None:
         return
+    received = 0
     try:
         async for pieces in _gathered(toolbox, item.remote):
             await target.write_behind(pieces)
-            count(sum(map(len, pieces)))
+            size = sum(map(len, pieces))
+            count(size)
+            received += size
+            if received > item.size + MAX_GROWTH_BYTES:  # or the sandbox could fill this machine's disk
+                raise SandboxProtocolError(f"{item.remote} has grown: more comes than it had.")
         await target.settle()
         digest = await asyncio.to_thread(target.finish)
         size = target.size
@@ -349,7 +356,7 @@ def _unpack(data: bytes, group: list[Item], force: bool, outcome: Outcome) -> in
         fits = isinstance(index, list) and len(index) == len(group)
         total = sum(size for size in index if type(size) is int and size >= 0)
         fits = fits and all(type(one) is str or (type(one) is int and one >= 0) for one in index)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         fits = False
     if not fits or position + total != len(data):
         raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")
