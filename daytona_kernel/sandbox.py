@@ -199,8 +199,8 @@ class SandboxManager:
         return True
 
     def endpoint(self) -> Endpoint:
-        """Where the sandbox's toolbox is. Raises :class:`SandboxProtocolError` if the key must not go there."""
         """Where the sandbox's toolbox is. Raises :class:`SandboxProtocolError` where the key must not go."""
+        assert self.sandbox is not None
         base = self.sandbox.toolbox_proxy_url.rstrip("/")
         if self.sandbox.plane.api_url.startswith("https:") and not base.startswith("https:"):
             raise SandboxProtocolError(
