@@ -20,6 +20,8 @@ Names of these classes are the ``ename`` of the cells that meet them.
 
 from __future__ import annotations
 
+from .terminal import spelled
+
 
 class DaytonaKernelError(Exception):
     """Root of the tree.
@@ -30,6 +32,7 @@ class DaytonaKernelError(Exception):
     hint = ""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = spelled(message)  # it may quote the sandbox, and goes to logs and terminals
         super().__init__(message)
         self.message = message
         if hint is not None:

@@ -28,6 +28,7 @@ from .kernelstate import read_state, state_file, write_state
 from .messages import clean_text, well_formed_answer, well_formed_reply
 from .session import Interrupted, Session
 from .sink import KernelSink, sendable
+from .terminal import PlainFormatter
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -430,7 +431,7 @@ class DaytonaKernelApp(IPKernelApp):
         level = os.environ.get("DAYTONA_KERNEL_LOG", "").upper()
         log.setLevel(level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else self.log_level)
         handler = logging.StreamHandler(sys.__stderr__)
-        handler.setFormatter(logging.Formatter("[%(name)s] %(levelname)s | %(message)s"))
+        handler.setFormatter(PlainFormatter("[%(name)s] %(levelname)s | %(message)s"))
         log.handlers = [handler]
         log.propagate = False
         super().init_kernel()

@@ -6,15 +6,14 @@ Everything goes to stderr, so that stdout stays free for whoever pipes it.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
+
+from .terminal import coloured, spelled, without_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Colours and other control sequences of terminals (ECMA-48, section 5.4), and hyperlinks (OSC 8).
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _TITLE_LENGTH = 48
 
 
@@ -118,7 +117,7 @@ def format_duration(seconds: float) -> str:
 def cell_title(source: str) -> str:
     """Return the first line of *source* that says something, cut to fit a line."""
     lines = [line.strip() for line in source.splitlines()]
-    title = next((line for line in lines if line), "")
+    title = spelled(next((line for line in lines if line), ""))
     return title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1] + "…"
 
 
@@ -126,9 +125,9 @@ def readable_traceback(traceback: Sequence[str], out: TextIO) -> str:
     """Join the lines of an ``error`` message; keep their colours only where *out* shows them."""
     text = "\n".join(traceback)
     keep_colours = out.isatty() and not os.environ.get("NO_COLOR")
-    return text if keep_colours else strip_ansi(text)
+    return coloured(text) if keep_colours else strip_ansi(text)
 
 
 def strip_ansi(text: str) -> str:
     """Return *text* without terminal control sequences."""
-    return _ANSI.sub("", text)
+    return without_sequences(text)

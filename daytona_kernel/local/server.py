@@ -360,12 +360,20 @@ def setup_logging(options: ServerOptions, *, foreground: bool) -> None:
         handler = logging.StreamHandler()
     else:
         handler = RotatingFileHandler(options.paths.log_file, maxBytes=5_000_000, backupCount=2)
-    formatter = logging.Formatter(
+    formatter = _OneLine(
         "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _OneLine(logging.Formatter):
+    """Spells out what would steer a terminal that shows the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 async def serve(options: ServerOptions, ready: Callable[[LocalServer], None]) -> None:

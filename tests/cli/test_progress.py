@@ -73,6 +73,6 @@ def test_tracebacks_keep_colours_only_on_a_terminal_that_wants_them(monkeypatch:
     monkeypatch.delenv("NO_COLOR", raising=False)
     lines = ["\x1b[31mValueError\x1b[39m: no", "\x1b]8;;file:///x\x1b\\x.py\x1b]8;;\x1b\\"]
     assert progress.readable_traceback(lines, io.StringIO()) == "ValueError: no\nx.py"
-    assert progress.readable_traceback(lines, Terminal()) == "\n".join(lines)
+    assert progress.readable_traceback(lines, Terminal()) == "\x1b[31mValueError\x1b[39m: no\nx.py"
     monkeypatch.setenv("NO_COLOR", "1")
     assert progress.readable_traceback(lines, Terminal()) == "ValueError: no\nx.py"
