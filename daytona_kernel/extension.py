@@ -107,7 +107,7 @@ class IPythonHost(Host):
 
     def write(self, text: str, *, error: bool = False) -> None:
         """Write to ``sys.stdout`` or ``sys.stderr`` as they are in the cell."""
-        self._show(_write, self.without_secrets(text), error)
+        self._show(_write, self.without_secrets(text), error or self.as_json)
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Use IPython's display publisher."""

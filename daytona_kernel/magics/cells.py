@@ -46,6 +46,10 @@ class HostSink:
 
     def publish(self, type: str, content: Content, metadata: Content, buffers: tuple[bytes, ...]) -> None:
         """Show a message as the command's own."""
+        if self._host.as_json:
+            if type == "stream":
+                self._host.write(str(content.get("text", "")), error=True)
+            return
         if self._errors or type != "error":
             self._host.publish(type, content, metadata, buffers)
 

@@ -139,7 +139,7 @@ def shown(path: str, data: bytes, *, cut: bool = False, as_text: bool = False) -
     if kind and not as_text and not cut:
         encoded = b64encode(data).decode("ascii")
         label = f"<{kind}, {size(len(data))}: {printable(path)}>"
-        return Result(None, label, data={kind: encoded})
+        return Result({"type": kind, "bytes": len(data)}, label, data={kind: encoded})
     if b"\0" in data[:8192]:
         return Result(None, f"{printable(path)} is not text ({size(len(data))}{' or more' if cut else ''}).")
     text = data.decode("utf-8", "replace")

@@ -275,6 +275,8 @@ async def sdk(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     service = host.session.manager.service
     assert service is not None
+    if args.json:
+        return Result({"id": sandbox.id, "name": sandbox.name})
     found = await asyncio.to_thread(_sync_sandbox, service, sandbox.id)
     return Result(found, f"daytona.Sandbox {sandbox.name} ({sandbox.id})")
 

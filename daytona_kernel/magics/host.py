@@ -69,6 +69,8 @@ class Host(ABC):
         """What is being waited for, if a command has said so."""
         self.said = 0
         """How often something was shown that stays."""
+        self.as_json = False
+        """Whether the command's value is to be shown as JSON: stdout is for that alone."""
         self._checked = False
 
     def without_secrets(self, text: str) -> str:

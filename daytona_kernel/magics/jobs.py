@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .host import CommandFailed, Host, Result, UsageError
-from .process import checked_argv, checked_environment, checked_name, command_line, follow, where_arguments
+from .process import (
+    Written,
+    checked_argv,
+    checked_environment,
+    checked_name,
+    command_line,
+    follow,
+    where_arguments,
+)
 from .registry import Parser, command
 from .sdk import translated
 from .words import did_you_mean, printable, table_html, table_text
@@ -155,9 +163,12 @@ async def logs(host: Host, args: argparse.Namespace) -> Result:
     job = await one_job(host, args.job)
     sandbox = await host.sandbox()
     if args.follow:
+        written = Written()
         with translated(f"logs {job.name}"):
-            await follow(host, sandbox, job.session_id, job.command_id)
+            await follow(written if args.json else host, sandbox, job.session_id, job.command_id)
         job = await one_job(host, args.job)
+        if args.json:
+            return Result({**written.texts, "exit_code": job.exit_code})
         return Result({"exit_code": job.exit_code}, f"[{job.name}: {job.state}]")
     out, err = await job_logs(sandbox, job)
     if args.tail:
@@ -193,7 +204,7 @@ async def send(host: Host, args: argparse.Namespace) -> Result:
         await sandbox.process.send_session_command_input(
             job.session_id, job.command_id, " ".join(args.text) + "\n"
         )
-    return Result()
+    return Result(job.name)
 
 
 @command("kill", "Processes", _job_argument, examples=("%daytona kill web",))

@@ -58,7 +58,9 @@ class KernelHost(Host):
     def write(self, text: str, *, error: bool = False) -> None:
         """Send a stream message."""
         shown = self.without_secrets(text)
-        self.publish("stream", {"name": "stderr" if error else "stdout", "text": shown}, {}, ())
+        self.publish(
+            "stream", {"name": "stderr" if error or self.as_json else "stdout", "text": shown}, {}, ()
+        )
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Send a ``display_data`` message."""

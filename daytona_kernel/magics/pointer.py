@@ -102,7 +102,8 @@ async def scroll(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await started(host)
     with desktop():
         await sandbox.computer_use.mouse.scroll(args.x, args.y, args.direction, args.amount)
-    return await _after(sandbox, args, None, f"Scrolled {args.direction}")
+    value = {"x": args.x, "y": args.y, "direction": args.direction, "amount": args.amount}
+    return await _after(sandbox, args, value, f"Scrolled {args.direction}")
 
 
 def _type_arguments(parser: Parser) -> None:
@@ -122,7 +123,7 @@ async def type_text(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await started(host)
     with desktop():
         await sandbox.computer_use.keyboard.type(text, args.delay)
-    return await _after(sandbox, args, None, f"Typed {len(text)} characters")
+    return await _after(sandbox, args, len(text), f"Typed {len(text)} characters")
 
 
 def _key_arguments(parser: Parser) -> None:
@@ -139,7 +140,7 @@ async def key(host: Host, args: argparse.Namespace) -> Result:
             await sandbox.computer_use.keyboard.hotkey(args.key)
         else:
             await sandbox.computer_use.keyboard.press(args.key)
-    return await _after(sandbox, args, None, f"Pressed {args.key}")
+    return await _after(sandbox, args, args.key, f"Pressed {args.key}")
 
 
 @command("windows", "Desktop", _shot_argument, examples=("%daytona windows",))

@@ -311,7 +311,7 @@ async def _stop(sandbox: AsyncSandbox, job: jobs.Job | None, port: int) -> Resul
     if job is None:
         raise UsageError(f"No job of ours serves port {port}.", hint="%daytona jobs lists them.")
     await jobs.end_job(sandbox, job)
-    return Result(None, f"Port {port} is no longer served")
+    return Result(port, f"Port {port} is no longer served")
 
 
 async def _check_free(host: Host, port: int) -> None:

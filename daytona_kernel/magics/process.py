@@ -10,7 +10,7 @@ import shlex
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
@@ -91,7 +91,25 @@ def command_line(argv: list[str], cwd: str | None = None, environment: dict[str,
     return f"cd {shlex.quote(cwd)} && {line}" if cwd else line
 
 
-async def follow(host: Host, sandbox: AsyncSandbox, session_id: str, command_id: str) -> None:
+class Writing(Protocol):
+    """What a program's output goes to."""
+
+    def write(self, text: str, *, error: bool = False) -> None:
+        """Take a piece of stdout, or with ``error`` of stderr."""
+
+
+class Written:
+    """Keeps a program's output, for ``--json``."""
+
+    def __init__(self) -> None:
+        self.texts = {"stdout": "", "stderr": ""}
+
+    def write(self, text: str, *, error: bool = False) -> None:
+        """Keep a piece."""
+        self.texts["stderr" if error else "stdout"] += text
+
+
+async def follow(host: Writing, sandbox: AsyncSandbox, session_id: str, command_id: str) -> None:
     """Show what a command of a session writes, until it ends."""
     await sandbox.process.get_session_command_logs_async(
         session_id, command_id, host.write, lambda text: host.write(text, error=True)
@@ -99,7 +117,13 @@ async def follow(host: Host, sandbox: AsyncSandbox, session_id: str, command_id:
 
 
 async def run_line(
-    host: Host, sandbox: AsyncSandbox, line: str, *, what: str, limit_s: float | None = None, keep: str = ""
+    host: Writing,
+    sandbox: AsyncSandbox,
+    line: str,
+    *,
+    what: str,
+    limit_s: float | None = None,
+    keep: str = "",
 ) -> int | None:
     """Run a line of shell with its output as it comes. Its exit code; ``None`` if it has ended its shell.
 
@@ -165,7 +189,7 @@ async def execute(host: Host, args: argparse.Namespace) -> Result:
     """Run a program in the sandbox and show its output as it comes. The value is its exit code.
 
     The words are the program's arguments; no shell takes them apart again. For pipes: exec -- sh -c '...'.
-    Its standard input is empty. Interrupting the cell ends it.
+    Its standard input is empty. Interrupting the cell ends it. --json prints its output, too.
     """
     argv = checked_argv(args.argv)
     environment = checked_environment(args.env)
@@ -173,8 +197,12 @@ async def execute(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     # With env, a word like exit or cd is a program that is not there instead of the shell's own.
     line = command_line(["env", *argv], args.cwd, environment) + " </dev/null"
-    program = printable(argv[0])
-    return _ended(await run_line(host, sandbox, line, what=program, limit_s=limit_s), program, args)
+    program, written = printable(argv[0]), Written()
+    out: Writing = written if args.json else host
+    result = _ended(await run_line(out, sandbox, line, what=program, limit_s=limit_s), program, args)
+    if args.json:
+        result.value = {"exit_code": result.value, **written.texts}
+    return result
 
 
 # -- cells of other languages ----------------------------------------------------------------------

@@ -247,8 +247,12 @@ async def run_line(host: Host, line: str) -> tuple[Result, bool]:
     except HelpAsked as asked:
         return Result(str(asked), str(asked)), False
     host.begin_command()
-    async with Waiting(host, f"{PROGRAM} {found.name}"):
-        result = await found.run(host, arguments) or Result()
+    host.as_json = bool(arguments.json)
+    try:
+        async with Waiting(host, f"{PROGRAM} {found.name}"):
+            result = await found.run(host, arguments) or Result()
+    finally:
+        host.as_json = False
     return result, bool(arguments.json)
 
 

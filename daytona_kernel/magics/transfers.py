@@ -246,7 +246,8 @@ async def download(host: Host, args: argparse.Namespace) -> Result:
     with Progress(host, "download", sum(max(0, item.size) for item in items)) as progress:
         done = await transfer.download(toolbox, items, force=args.force or args.sync, count=progress.add)
     done.errors = outcome.errors + done.errors
-    if args.show or (len(done.moved) == 1 and files.picture_name(done.moved[0][0].remote)):
+    picture = len(done.moved) == 1 and files.picture_name(done.moved[0][0].remote)
+    if (args.show or picture) and not args.json:
         _show_files(host, done)
     return _report("Downloaded", done, skipped, [], lambda item: str(item.local.absolute()))
 

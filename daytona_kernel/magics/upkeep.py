@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..controlplane import STARTED
 from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, check_resources, minutes
@@ -14,6 +14,9 @@ from .lifecycle import WAIT_S, current
 from .registry import Parser, command, seconds_of
 from .sdk import state_text, translated
 from .words import did_you_mean, duration
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
 
 
 def _resize_arguments(parser: Parser) -> None:
@@ -37,6 +40,8 @@ async def resize(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await current(host)
     if args.disk is not None and args.disk < sandbox.disk:
         raise UsageError(f"A disk can not shrink: it has {sandbox.disk} GiB.")
+    if all(wanted[name] == getattr(sandbox, name) for name in wanted):
+        return _resized(sandbox, "already")
     running = state_text(sandbox.state) == STARTED
     smaller = any(wanted[name] < getattr(sandbox, name) for name in wanted)
     if running and (smaller or args.disk is not None) and not args.restart:
@@ -51,7 +56,13 @@ async def resize(host: Host, args: argparse.Namespace) -> Result:
         if running and args.restart:
             await sandbox.start(timeout=WAIT_S)
         await sandbox.refresh_data()
-    text = f"{sandbox.name} has {sandbox.cpu} vCPU, {sandbox.memory} GiB memory, {sandbox.disk} GiB disk"
+    return _resized(sandbox, "now")
+
+
+def _resized(sandbox: AsyncSandbox, when: str) -> Result:
+    text = (
+        f"{sandbox.name} has {sandbox.cpu} vCPU, {sandbox.memory} GiB memory, {sandbox.disk} GiB disk {when}"
+    )
     return Result({"cpu": sandbox.cpu, "memory": sandbox.memory, "disk": sandbox.disk}, text)
 
 
@@ -128,7 +139,7 @@ async def keepalive(host: Host, args: argparse.Namespace) -> Result:
     if old is not None:
         old.cancel()
     if not seconds:
-        return Result(None, "The sandbox may stop by itself again")
+        return Result(0, "The sandbox may stop by itself again")
     beat = asyncio.ensure_future(_beat(host, seconds))
     host.state["keepalive"] = beat
     return Result(seconds, f"The sandbox is kept awake for {duration(seconds)}")
