@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ..config import find_credential
+from ..config import DaytonaSettings, Duration, find_credential
 from . import registry
 from .host import Host, Result, UsageError
 from .registry import Parser, command
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from ..sandbox import Service
 
+READ_BY_THE_SDK = {"api_url": "DAYTONA_API_URL", "target": "DAYTONA_TARGET"}
+"""Settings whose variables are read where they are needed, and not as the setting's default."""
 COLOURS = {"started": "#2da44e", "error": "#e5534b", "build_failed": "#e5534b"}
 
 
@@ -250,23 +253,37 @@ async def list_sandboxes(host: Host, args: argparse.Namespace) -> Result:
 async def config(host: Host, args: argparse.Namespace) -> Result:
     """Show the settings and where each comes from. Secrets are masked."""
     settings = host.session.settings
-    explicit = settings.config.get(type(settings).__name__, {})
-    rows = []
-    for name in sorted(settings.trait_names(config=True)):
-        value = getattr(settings, name)
-        origin = "configuration" if name in explicit else "default"
-        if origin == "default" and value != settings.traits()[name].default_value and value:
-            origin = "environment"
-        if name == "api_key":
-            found = value or find_credential("DAYTONA_API_KEY")
-            origin = "configuration" if value else "environment or .env" if found else "not set"
-            value = "••••" if found else ""
-        elif name == "env_vars":
-            value = ", ".join(f"{key}=••••" for key in value)
-        rows.append((name, value if isinstance(value, (str, int, float, bool)) else str(value or ""), origin))
+    found = {name: _setting(settings, name) for name in sorted(settings.trait_names(config=True))}
+    rows = [
+        (name, duration(value) if _is_time(value, settings, name) else value, origin)
+        for name, (value, origin) in found.items()
+    ]
     header = ("setting", "value", "from")
-    values = {row[0]: {"value": row[1], "from": row[2]} for row in rows}
+    values = {name: {"value": value, "from": origin} for name, (value, origin) in found.items()}
     return Result(values, table_text(header, rows), table_html(header, rows))
+
+
+def _setting(settings: DaytonaSettings, name: str) -> tuple[str | int | float | bool, str]:
+    """The value of a setting, fit to be shown, and where it comes from."""
+    value = getattr(settings, name)
+    origin = "configuration" if name in settings.config.get(type(settings).__name__, {}) else "default"
+    if origin == "default" and value and value != settings.traits()[name].default_value:
+        origin = "environment"
+    if name == "api_key":
+        found = value or find_credential("DAYTONA_API_KEY")
+        origin = "configuration" if value else "environment or .env" if found else "not set"
+        value = "••••" if found else ""
+    elif name == "env_vars":
+        value = ", ".join(f"{key}=••••" for key in value)
+    elif name in READ_BY_THE_SDK and not value:
+        value = os.environ.get(READ_BY_THE_SDK[name], "")
+        origin = "environment" if value else origin
+    return value if isinstance(value, (str, int, float, bool)) else str(value or ""), origin
+
+
+def _is_time(value: object, settings: DaytonaSettings, name: str) -> TypeGuard[float]:
+    """Whether this is a time in seconds."""
+    return isinstance(settings.traits()[name], Duration) and isinstance(value, float)
 
 
 @command("sdk", "General", doors=("ipython",), examples=("sandbox = %daytona sdk",))

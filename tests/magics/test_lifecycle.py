@@ -208,6 +208,17 @@ def test_the_settings_show_no_secrets(door: Door, monkeypatch: pytest.MonkeyPatc
     assert "not set" in text
 
 
+def test_the_settings_are_shown_as_one_writes_them_with_their_origin(
+    ipython: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAYTONA_TARGET", "eu")
+    lines = {line.split()[0]: line.split()[1:] for line in ipython("%daytona config").ok().text.splitlines()}
+    assert lines["target"] == ["eu", "environment"]
+    assert lines["auto_delete"] == ["7d", "default"]
+    assert ipython("facts = %daytona config").ok().text == ""
+    assert ipython.here("print(facts['auto_delete']['value'])").stdout == "604800.0\n"
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
