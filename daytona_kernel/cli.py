@@ -3,8 +3,8 @@
 Jupyter finds the program as ``jupyter-daytona``. Every command imports what it needs when it runs, so that
 ``--help`` and ``version`` answer at once.
 
-Exit codes, the same for all commands: 0 all well, 1 the thing asked for failed (for ``run``: a cell failed),
-2 wrong usage, 3 the sandbox or the kernel failed, 130 interrupted.
+Exit codes, the same for all commands: 0 all well, 1 the thing asked for failed (for ``run``: a notebook
+failed), 2 wrong usage, 3 a sandbox or a kernel failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from . import runcommand
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -53,10 +55,10 @@ def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jupyter daytona",
         description="Notebooks that run in a Daytona sandbox.",
-        epilog="exit codes: 0 ok, 1 a cell failed, 2 wrong usage, 3 sandbox or kernel failed, 130 stopped",
+        epilog="exit codes: 0 ok, 1 a notebook failed, 2 wrong usage, 3 sandbox or kernel failed, 130 Ctrl-C",
     )
     commands = parser.add_subparsers(metavar="COMMAND")
-    _add_run(commands)
+    runcommand.add_parser(commands)
     _add_local(commands, load=with_local)
     _add_sandboxes(commands)
     _add_doctor(commands)
@@ -69,73 +71,6 @@ def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:
 if TYPE_CHECKING:
     # The private name is argparse's own; there is no public one for what add_subparsers returns.
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-
-def _duration(text: str) -> float:
-    """Argparse type: a duration in seconds, more than zero."""
-    from .config import parse_duration_s
-    from .errors import ConfigurationError
-
-    try:
-        seconds = parse_duration_s(text)
-    except ConfigurationError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(
-            "a time limit must be more than zero; leave the option out for no limit"
-        )
-    return seconds
-
-
-def _add_run(commands: _Commands) -> None:
-    parser = commands.add_parser(
-        "run",
-        help="run a notebook headlessly and save its outputs",
-        description="Run all cells of a notebook in order, show progress, save the outputs after each cell.",
-    )
-    parser.add_argument("notebook", metavar="NOTEBOOK", type=Path, help="the .ipynb file to run")
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, help="where to save (default: NAME.out.ipynb beside it)"
-    )
-    target.add_argument("--inplace", action="store_true", help="save the outputs in NOTEBOOK itself")
-    parser.add_argument(
-        "--timeout",
-        type=_duration,
-        metavar="TIME",
-        help="limit for the whole run, like 90s, 30m, 2h (default: none)",
-    )
-    parser.add_argument(
-        "--cell-timeout", type=_duration, metavar="TIME", help="limit for each cell, like 5m (default: none)"
-    )
-    parser.add_argument(
-        "--kernel", default="daytona", metavar="NAME", help="kernel to run it (default: daytona)"
-    )
-    parser.add_argument(
-        "--sandbox", metavar="NAME", help="run in this existing sandbox (name or id) and keep it afterwards"
-    )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar and no line per cell")
-    parser.add_argument(
-        "--allow-errors", action="store_true", help="go on after a cell that fails; the exit code is then 0"
-    )
-    parser.set_defaults(run=_run_notebook)
-
-
-def _run_notebook(args: argparse.Namespace) -> int:
-    from .runner import RunOptions, run_notebook
-
-    return run_notebook(
-        RunOptions(
-            notebook=args.notebook,
-            output=args.notebook if args.inplace else args.output,
-            kernel=args.kernel,
-            sandbox=args.sandbox,
-            timeout=args.timeout,
-            cell_timeout=args.cell_timeout,
-            progress=not args.no_progress,
-            allow_errors=args.allow_errors,
-        )
-    )
 
 
 def _add_local(commands: _Commands, *, load: bool) -> None:

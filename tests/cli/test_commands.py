@@ -44,7 +44,7 @@ def test_jupyter_finds_the_program() -> None:
 
 def test_without_a_command_the_help_is_shown_and_the_code_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
-    assert "run a notebook headlessly" in capsys.readouterr().out
+    assert "run notebooks headlessly" in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

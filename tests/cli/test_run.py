@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from daytona_kernel import cli, notebookclient, notebookfile, runner
+from daytona_kernel import cli, notebookclient, notebookfile, notebookrun, outcome
 
 from .conftest import MakeNotebook
 
@@ -115,7 +115,7 @@ def test_a_cell_tagged_raises_exception_may_fail(make_notebook: MakeNotebook) ->
     ],
 )
 def test_which_errors_are_the_sandboxs(name: str, expected: bool) -> None:
-    assert runner.is_infrastructure(name) is expected
+    assert outcome.is_infrastructure(name) is expected
 
 
 @pytest.mark.parametrize("options", [[], ["--allow-errors"]])
@@ -163,8 +163,8 @@ def test_a_cell_over_its_limit_is_interrupted_and_shows_where_it_was(
 def test_a_cell_that_ignores_the_interrupt_is_left_after_a_while(
     make_notebook: MakeNotebook, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_INTERRUPT_GRACE_SECONDS", 0.5)
-    monkeypatch.setattr(runner, "_SHUTDOWN_GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(notebookrun, "INTERRUPT_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(notebookrun, "SHUTDOWN_GRACE_SECONDS", 1.0)
     stubborn = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
     assert run(make_notebook(stubborn), "--cell-timeout", "0.5s") == 1
     assert "cell 1 did not end" in capfd.readouterr().err

@@ -1,0 +1,309 @@
+"""The words of ``jupyter daytona run``, and of what a new sandbox is to be like. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # The private name is argparse's own; there is no public one for what add_subparsers returns.
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_JOBS = 4
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EXAMPLES = """\
+examples:
+  jupyter daytona run report.ipynb                      result in report.out.ipynb
+  jupyter daytona run 'notebooks/**/*.ipynb' --jobs 8 --output-dir out --junit report.xml
+  jupyter daytona run train.ipynb -p epochs 3 -p name small --upload data --collect '*.png'
+
+exit codes: 0 all notebooks ran, 1 a notebook failed, 2 wrong usage (nothing was run), 3 a sandbox or a kernel
+failed and no notebook did, 130 stopped by Ctrl-C
+"""
+
+
+def add_parser(commands: _Commands) -> None:
+    """Add ``run`` to the commands."""
+    parser = commands.add_parser(
+        "run",
+        help="run notebooks headlessly and save their outputs",
+        description="Run all cells of notebooks, each notebook in a sandbox of its own, several at once. "
+        "Outputs are saved after each cell. The sandboxes are deleted in the end.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "notebooks", metavar="NOTEBOOK", nargs="+", help="files, folders, or patterns in quotes ('**' too)"
+    )
+    _add_results(parser)
+    _add_inputs(parser)
+    _add_limits(parser)
+    add_sandbox_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    target = group.add_mutually_exclusive_group()
+    target.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, help="where to save (default: NAME.out.ipynb beside it)"
+    )
+    target.add_argument(
+        "--output-dir", metavar="DIR", type=Path, help="save all there, in folders as the notebooks are"
+    )
+    target.add_argument("--inplace", action="store_true", help="save the outputs in the notebooks themselves")
+    group.add_argument(
+        "--collect",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="download these files of the sandbox in the end, to NAME.files beside the result",
+    )
+    group.add_argument("--junit", metavar="FILE", type=Path, help="write a report for CI systems (JUnit XML)")
+    group.add_argument("--json", metavar="FILE", type=Path, help="write a summary as JSON; - for stdout")
+    group.add_argument("--no-progress", action="store_true", help="show nothing but failures")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("inputs")
+    group.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter, as papermill does: numbers, True, False and None are recognized",
+    )
+    group.add_argument(
+        "-r",
+        "--parameter-raw",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "TEXT"),
+        help="set a parameter to this text, whatever it looks like",
+    )
+    group.add_argument(
+        "-f",
+        "--parameter-file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="set parameters from JSON (or YAML, with PyYAML)",
+    )
+    group.add_argument(
+        "--upload",
+        action="append",
+        default=[],
+        metavar="PATH[:WHERE]",
+        help="upload this file or folder first; a relative path is the same in the working directory there",
+    )
+    group.add_argument(
+        "--beside",
+        action="store_true",
+        help="upload what lies in each notebook's folder and below, but hidden files, caches, environments "
+        "and results",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "-j",
+        "--jobs",
+        type=_count(1),
+        metavar="N",
+        help=f"run so many at once (default: {DEFAULT_JOBS}; with --share or --sandbox: 1)",
+    )
+    group.add_argument(
+        "--timeout",
+        type=duration,
+        metavar="TIME",
+        help="limit for each notebook, from its start, like 90s, 30m, 2h (default: none)",
+    )
+    group.add_argument(
+        "--cell-timeout", type=duration, metavar="TIME", help="limit for each cell, like 5m (default: none)"
+    )
+    group.add_argument(
+        "--retries",
+        type=_count(0),
+        default=0,
+        metavar="N",
+        help="run a notebook so many times again if its sandbox fails, never if its code does (default: 0)",
+    )
+    group.add_argument(
+        "--fail-fast", action="store_true", help="stop everything when the first notebook fails"
+    )
+    group.add_argument(
+        "--allow-errors", action="store_true", help="go on after a cell that fails; the exit code is then 0"
+    )
+    group.add_argument(
+        "--keep-failed",
+        action="store_true",
+        help="keep the sandbox of a notebook that fails, with its variables, for 7 days",
+    )
+
+
+def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which sandbox, of which kind; :func:`sandbox_variables` reads it."""
+    group = parser.add_argument_group("sandboxes")
+    group.add_argument("--kernel", default="daytona", metavar="NAME", help="kernel to use (default: daytona)")
+    group.add_argument("--sandbox", metavar="NAME", help="use this existing sandbox (name or id) and keep it")
+    group.add_argument("--share", action="store_true", help="one new sandbox for all notebooks")
+    add_kind(group)
+    group.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="variable of the sandbox; without a value that of this environment",
+    )
+
+
+def add_kind(group: argparse._ArgumentGroup) -> None:
+    """Add what a new sandbox is made from."""
+    group.add_argument("--snapshot", metavar="NAME", help="make sandboxes from this snapshot")
+    group.add_argument("--image", metavar="IMAGE", help="or from this image, like python:3.12-slim")
+    group.add_argument("--cpu", type=_count(1), metavar="N", help="vCPUs; only with --image")
+    group.add_argument("--memory", type=_count(1), metavar="GIB", help="memory in GiB; only with --image")
+    group.add_argument("--disk", type=_count(1), metavar="GIB", help="disk in GiB; only with --image")
+    group.add_argument("--gpu", type=_count(1), metavar="N", help="GPUs; only with --image")
+    group.add_argument("--target", metavar="REGION", help="region of the sandboxes")
+    group.add_argument("--auto-stop", type=duration, metavar="TIME", help="stop when idle so long, like 30m")
+    group.add_argument("--no-network", action="store_true", help="no network in the sandboxes")
+
+
+def kind_variables(args: argparse.Namespace) -> dict[str, str]:
+    """What :func:`add_kind` asked for, as the variables that a kernel reads (daytona_kernel/config.py)."""
+    found = {
+        "DAYTONA_KERNEL_SNAPSHOT": args.snapshot,
+        "DAYTONA_KERNEL_IMAGE": args.image,
+        "DAYTONA_KERNEL_CPU": args.cpu,
+        "DAYTONA_KERNEL_MEMORY_GIB": args.memory,
+        "DAYTONA_KERNEL_DISK_GIB": args.disk,
+        "DAYTONA_KERNEL_GPU": args.gpu,
+        "DAYTONA_TARGET": args.target,
+        "DAYTONA_KERNEL_AUTO_STOP": None if args.auto_stop is None else f"{args.auto_stop:g}s",
+        "DAYTONA_KERNEL_NETWORK_BLOCK_ALL": "1" if args.no_network else None,
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def sandbox_env(words: list[str]) -> dict[str, str]:
+    """Read ``--env``. Raises :exc:`ValueError` for a word that is none, or a variable that is not set."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"--env {name!r}: write KEY=VALUE or KEY")
+        if not equals and name not in os.environ:
+            raise ValueError(f"--env {name}: there is no such variable here")
+        found[name] = value if equals else os.environ[name]
+    return found
+
+
+def duration(text: str) -> float:
+    """Argparse type: a duration in seconds, more than zero."""
+    from .config import parse_duration_s
+    from .errors import ConfigurationError
+
+    try:
+        seconds = parse_duration_s(text)
+    except ConfigurationError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(
+            "a time limit must be more than zero; leave the option out for no limit"
+        )
+    return seconds
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """Argparse type: a whole number, not below *least*."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return int(text)
+
+    return number
+
+
+def _run(args: argparse.Namespace) -> int:
+    import sys
+
+    from .outcome import EXIT_USAGE
+    from .parameters import ParameterError, collect
+    from .runner import RunOptions, run_notebooks
+
+    try:
+        variables = kind_variables(args)
+        if args.env:
+            variables["DAYTONA_KERNEL_ENV_VARS"] = json.dumps(sandbox_env(args.env))
+        found = collect(args.parameter, args.parameter_raw, args.parameter_file)
+        each = _each(args, variables)
+    except (ValueError, ParameterError) as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_USAGE
+    return run_notebooks(
+        RunOptions(
+            notebooks=args.notebooks,
+            output=args.output,
+            output_dir=args.output_dir,
+            inplace=args.inplace,
+            each=each,
+            parameters=found,
+            uploads=args.upload,
+            beside=args.beside,
+            jobs=args.jobs or (1 if args.share or args.sandbox else DEFAULT_JOBS),
+            retries=args.retries,
+            fail_fast=args.fail_fast,
+            share=args.share,
+            junit=args.junit,
+            json=args.json,
+            progress=not args.no_progress,
+        )
+    )
+
+
+if TYPE_CHECKING:
+    from .notebookrun import NotebookOptions
+
+
+def _each(args: argparse.Namespace, variables: dict[str, str]) -> NotebookOptions:
+    """The options of each notebook. Raises :exc:`ValueError` for settings that can not go together."""
+    from .config import DaytonaSettings
+    from .errors import ConfigurationError
+    from .notebookrun import NotebookOptions
+
+    if variables:
+        settings = DaytonaSettings(
+            snapshot=args.snapshot or "",
+            image=args.image or "",
+            cpu=args.cpu or 0,
+            memory_gib=args.memory or 0,
+            disk_gib=args.disk or 0,
+            gpu=args.gpu or 0,
+            auto_stop=args.auto_stop,
+        )
+        try:
+            settings.check()
+        except ConfigurationError as exc:
+            raise ValueError(str(exc)) from exc
+    return NotebookOptions(
+        kernel=args.kernel,
+        sandbox=args.sandbox,
+        timeout=args.timeout,
+        cell_timeout=args.cell_timeout,
+        allow_errors=args.allow_errors,
+        collect=args.collect,
+        environment=variables,
+        keep_failed=args.keep_failed,
+    )
