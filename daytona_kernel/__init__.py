@@ -9,7 +9,8 @@ Importing this package imports nothing heavy. What is where, and who may use who
     execution, channel,  one request and its WebSocket: sent, read, lost, got back; served exactly once
     link
     sandbox, config,     find, create, start, keep alive, end a sandbox; its few calls to the service, and its
-    controlplane         errors in our words (translation). The SDK itself is imported for %daytona only
+    controlplane,        errors in our words (translation); which service that is (service). The SDK itself is
+    service              imported for %daytona only
     context, lookback    a context with an agent in it: made, or found as an earlier kernel left it
     workplace            one notebook's sandbox and context, on a thread of its own (loopthread)
     session              its requests, one after the other there (running, messages, usage, beside)

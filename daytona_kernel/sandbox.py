@@ -13,23 +13,20 @@ import os
 import platform
 import time
 import uuid
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings, find_credential
 from .controlplane import STARTED, ControlPlane, SandboxHandle
 from .errors import (
-    ConnectionFailed,
-    CredentialsError,
     DaytonaKernelError,
     SandboxGone,
     SandboxNotFound,
     SandboxProtocolError,
     SandboxStartFailed,
 )
+from .service import Service, find_service, make_client, open_plane
 from .toolbox import Endpoint
 from .translation import Translated, creation_error, status_of, translate
 
@@ -65,18 +62,6 @@ STATE_POLL_S = 0.5
 CLEAN_UP_ATTEMPTS = 5
 CLEAN_UP_S = 3.0
 """Jupyter kills a kernel 5 s after it was asked to end."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """Where the control plane is. ``local``: the embedded server. The key is never shown."""
-
-    api_url: str
-    api_key: str
-    local: bool
-
-    def __repr__(self) -> str:
-        return f"Service({self.api_url!r}, local={self.local})"
 
 
 def notebook_label(path: str) -> str:
@@ -184,12 +169,12 @@ class SandboxManager:
         if self.service is None or not self.service.local or self.sandbox is None:
             return False
         try:
-            service = await asyncio.to_thread(_local_service)
+            service = await find_service(self.settings)
             if service == self.service:
                 return False
             log.warning("the local sandbox server has ended; another one takes its place")
             old, self.service, self._client, self._seen = self._plane, service, None, None
-            self._plane = self.sandbox.plane = await self._connect()
+            self._plane = self.sandbox.plane = open_plane(service)
             if old is not None:
                 await old.close()
             await self.sandbox.refresh_data()
@@ -215,7 +200,7 @@ class SandboxManager:
         """
         if self._client is None:
             service = await self._find_service()
-            making = asyncio.ensure_future(asyncio.to_thread(_make_client, service, self.settings))
+            making = asyncio.ensure_future(asyncio.to_thread(make_client, service, self.settings))
             with Translated():
                 try:
                     self._client = await asyncio.shield(making)
@@ -261,34 +246,12 @@ class SandboxManager:
         :class:`ConnectionFailed`.
         """
         if self._plane is None:
-            self._plane = await self._connect()
+            self._plane = open_plane(await self._find_service())
         return self._plane
 
-    async def _connect(self) -> ControlPlane:
-        service = await self._find_service()
-        if service.api_key:
-            return ControlPlane(service.api_url, service.api_key)
-        organization_id = find_credential("DAYTONA_ORGANIZATION_ID")
-        if not organization_id:
-            raise CredentialsError(
-                "DAYTONA_JWT_TOKEN is set without DAYTONA_ORGANIZATION_ID.",
-                hint="Set both, or DAYTONA_API_KEY.",
-            )
-        return ControlPlane(service.api_url, find_credential("DAYTONA_JWT_TOKEN"), organization_id)
-
     async def _find_service(self) -> Service:
-        settings = self.settings
-        if self.service is not None:
-            return self.service
-        if settings.is_local:
-            self.service = await asyncio.to_thread(_local_service)
-        elif not settings.has_credentials:
-            raise CredentialsError("There are no credentials for Daytona's service.")
-        else:
-            # From the process's environment only: a notebook's folder must not say where the key goes.
-            api_url = os.environ.get("DAYTONA_API_URL", "") or os.environ.get("DAYTONA_SERVER_URL", "")
-            key = settings.api_key or find_credential("DAYTONA_API_KEY")
-            self.service = Service(settings.api_url or api_url, key, False)
+        if self.service is None:
+            self.service = await find_service(self.settings)
         return self.service
 
     async def _find(self, remembered_id: str) -> SandboxHandle | None:
@@ -524,29 +487,3 @@ def _minutes(seconds: float | None) -> int | None:
 def _value(state: Any) -> str:
     """The text of a state, which is an enum, a string or nothing."""
     return str(getattr(state, "value", state) or "")
-
-
-def _local_service() -> Service:
-    from .local import launcher
-
-    try:
-        server = launcher.ensure_running()
-    except Exception as exc:
-        raise ConnectionFailed(
-            f"There are no Daytona credentials, and the embedded local server could not be started: {exc}",
-            hint="Set DAYTONA_API_KEY, or see: jupyter daytona local logs",
-        ) from exc
-    return Service(server.api_url, server.api_key, True)
-
-
-def _make_client(service: Service, settings: DaytonaSettings) -> AsyncDaytona:
-    from daytona import AsyncDaytona, DaytonaConfig
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = DaytonaConfig(
-            api_key=service.api_key or None,
-            api_url=service.api_url or None,
-            target=settings.target or None,
-        )
-        return AsyncDaytona(config)

@@ -18,7 +18,7 @@ from .words import Markup, duration, escape, now, printable, table_html, table_t
 if TYPE_CHECKING:
     from daytona import AsyncSandbox, Sandbox
 
-    from ..sandbox import Service
+    from ..service import Service
 
 READ_BY_THE_SDK = {"api_url": "DAYTONA_API_URL", "target": "DAYTONA_TARGET"}
 """Settings whose variables are read where they are needed, and not as the setting's default."""

@@ -21,13 +21,13 @@ PACKAGE = "daytona_kernel"
 AGENT_MAY_USE = {"IPython", "traitlets", "comm", "matplotlib_inline", "matplotlib", "ipykernel"}
 NETWORK = {"websockets", "aiohttp", "daytona", "requests", "httpx", "socket", "http", "urllib", "socketio"}
 # The one file that stands between the local server and the rest, besides the command line.
-MAY_START_LOCAL = {"cli", "sandbox"}
+MAY_START_LOCAL = {"cli", "service"}
 
 # Above -> below: what is below must not know what is above it.
 LADDER = (
     *(
         {"errors"},
-        {"config", "toolbox", "controlplane"},
+        {"config", "toolbox", "controlplane", "service"},
         {"execution"},
         {"link"},
         {"context"},

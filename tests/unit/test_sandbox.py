@@ -25,7 +25,8 @@ from daytona_kernel.errors import (
     SandboxNotFound,
     SandboxStartFailed,
 )
-from daytona_kernel.sandbox import SandboxManager, Service, notebook_label, owner_label
+from daytona_kernel.sandbox import SandboxManager, notebook_label, owner_label
+from daytona_kernel.service import Service
 from daytona_kernel.translation import translate
 
 OURS = {"daytona-kernel": "1", "daytona-kernel.host": module.host_label()}
