@@ -1,7 +1,7 @@
 """Recognisable secrets go through both doors; afterwards nothing that was written has one of them.
 
 Written is: every message of the kernel, its log at the level DEBUG, all files of Jupyter, IPython and the
-local server, and the words that processes were started with. Exempt are files whose purpose it is to hold them.
+local server, and the words that processes were started with. Exempt are files that are there to hold them.
 """
 
 from __future__ import annotations
