@@ -94,7 +94,15 @@ def _add_sandboxes(commands: _Commands) -> None:
         help="list, stop and delete the sandboxes of notebooks",
         description="List the sandboxes that notebooks and runs have made, or stop or delete some.",
     )
-    parser.add_argument("--all", action="store_true", help="list all sandboxes, also those of other programs")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="list all sandboxes, also those of other programs")
+    which.add_argument("--mine", action="store_true", help="list those that you made, on this machine")
+    which.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete those of yours whose run or kernel on this machine was killed (they go by themselves "
+        "when they are idle)",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--stop", nargs="+", default=[], metavar="NAME", help="stop these; their files stay")
     parser.add_argument(

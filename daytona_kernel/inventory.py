@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
-from .sandbox import LABEL, LABEL_NOTEBOOK, SandboxManager
+from .sandbox import LABEL, LABEL_HOST, LABEL_NOTEBOOK, SandboxManager, host_label
+from .sharing import is_left_behind, prune
 from .translation import translate
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Entry:
     state: str
     made_by: str
     last_activity_at: str
+    mine: bool = False
+    """Whether this user made it, on this machine."""
+    left_behind: bool = False
+    """Whether the process that it belonged to is gone: ``--prune`` deletes it."""
 
     @classmethod
     def of(cls, item: Any) -> Entry:
@@ -41,7 +46,9 @@ class Entry:
         made_by = "notebook" if LABEL_NOTEBOOK in labels else "run" if LABEL in labels else "-"
         state = str(getattr(item.state, "value", item.state) or "unknown")
         when = str(getattr(item, "last_activity_at", "") or getattr(item, "updated_at", "") or "-")
-        return cls(str(item.id), str(item.name), state, made_by, when)
+        mine = labels.get(LABEL_HOST) == host_label()
+        gone = mine and is_left_behind(labels, state)
+        return cls(str(item.id), str(item.name), state, made_by, when, mine, gone)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,10 +65,16 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     manager = SandboxManager(DaytonaSettings())
     try:
+        if args.prune:
+            gone = await prune(manager)
+            print("\n".join(f"deleted {name}" for name in gone) or "nothing was left behind")
+            return 0
         client = await manager.client()
         if args.stop or args.delete:
             return await _end(client, args.stop, args.delete)
         entries = await find(client, everything=args.all)
+        if args.mine:
+            entries = [entry for entry in entries if entry.mine]
         if args.json:
             print(json.dumps([asdict(entry) for entry in entries], indent=2))
         else:
@@ -101,9 +114,13 @@ async def _end(client: AsyncDaytona, to_stop: list[str], to_delete: list[str]) -
     return code
 
 
+def _maker(entry: Entry) -> str:
+    return f"{entry.made_by}, left behind" if entry.left_behind else entry.made_by
+
+
 def table(entries: list[Entry]) -> str:
     """Return *entries* as columns, as wide as they need to be."""
-    rows = [_COLUMNS, *((e.name, e.state, e.made_by, e.last_activity_at[:19], e.id) for e in entries)]
+    rows = [_COLUMNS, *((e.name, e.state, _maker(e), e.last_activity_at[:19], e.id) for e in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -80,6 +80,8 @@ class Facts:
     collected: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sandbox: str = ""
+    context: str = ""
+    """The Python process in the sandbox, with the notebook's variables; while it is there."""
     kept: bool = False
 
 
@@ -248,7 +250,7 @@ class NotebookRun:
         content = (reply or {}).get("content", {})
         if content.get("status") != "ok":
             raise _CellFailedError(self._failure(content))
-        sandbox = self._sandbox_id()
+        sandbox = str(self._kernel_state().get("sandbox_id") or "")
         if not sandbox:
             raise SuppliesError("the kernel has no sandbox to upload to")
         async with workroom(sandbox) as toolbox:
@@ -257,7 +259,9 @@ class NotebookRun:
 
     async def _finish(self, outcome: Outcome) -> None:
         """Take home what was asked for, and keep a failed notebook's sandbox. Not after an interrupt."""
-        self.facts.sandbox = sandbox = self._sandbox_id() or self._options.sandbox or ""
+        state = self._kernel_state()
+        sandbox = str(state.get("sandbox_id") or self._options.sandbox or "")
+        self.facts.sandbox, self.facts.context = sandbox, str(state.get("context_id") or "")
         if self._was_told_to_stop() or not sandbox:
             return
         if self._options.collect:
@@ -286,12 +290,11 @@ class NotebookRun:
         self.facts.collected = taken.files
         self.facts.notes += [f"not collected: {problem}" for problem in taken.problems]
 
-    def _sandbox_id(self) -> str:
-        """The id of the sandbox that the kernel has, as far as it is known."""
+    def _kernel_state(self) -> dict[str, Any]:
+        """What the kernel has noted of its sandbox; empty until it has one."""
         if self._manager is None:
-            return ""
-        state = kernelstate.read_state(kernelstate.state_file(self._manager.connection_file))
-        return str(state.get("sandbox_id") or "")
+            return {}
+        return kernelstate.read_state(kernelstate.state_file(self._manager.connection_file))
 
     async def _start_kernel(self) -> None:
         from jupyter_client.manager import AsyncKernelManager

@@ -63,6 +63,7 @@ def _entry(report: Report) -> dict[str, Any]:
         "cells_run": facts.done,
         "sandbox": facts.sandbox or None,
         "sandbox_kept": facts.kept,
+        "context": facts.context if facts.kept and facts.context else None,
         "uploaded_files": facts.uploaded_files,
         "uploaded_bytes": facts.uploaded_bytes,
         "collected": [str(path) for path in facts.collected],

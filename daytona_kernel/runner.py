@@ -331,10 +331,10 @@ def _tell_more(report: Report) -> None:
     for note in facts.notes:
         print(spelled(note), file=sys.stderr)
     if facts.kept:
-        print(
-            f"its sandbox is kept with its variables: %daytona attach {facts.sandbox}, then %daytona missed",
-            file=sys.stderr,
-        )
+        there = f"%daytona attach {facts.sandbox}"
+        if facts.context:
+            there += f", then %daytona context use {facts.context}"
+        print(spelled(f"its sandbox is kept, with its variables: {there}"), file=sys.stderr)
     advice = _missing_file(report)
     if advice:
         print(spelled(advice), file=sys.stderr)

@@ -215,3 +215,123 @@ def test_the_quickstart_gives_the_same_outputs_in_a_sandbox_as_locally(tmp_path:
         )
     assert recorded[0] == recorded[1]
     assert sum(map(len, recorded[0])) >= 8
+
+
+def test_files_are_brought_and_results_taken_home_also_of_a_notebook_that_failed(
+    make_notebook: MakeNotebook, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "in.csv").write_text("1,2\n")
+    (tmp_path / "helper.py").write_text("def double(x): return 2 * x\n")
+    (tmp_path / ".env").write_text("SECRET=1")
+    source = (
+        "import helper, os\nfrom pathlib import Path\n"
+        "print(helper.double(open('data/in.csv').read()), os.path.exists('.env'))\n"
+        "Path('plots').mkdir()\nPath('plots/a.png').write_bytes(b'png')\nPath('b.txt').write_text('b')\n"
+        "assert not os.environ['STAGE']"
+    )
+    make_notebook(source, name="a.ipynb")
+    make_notebook("print(open('data/in.csv').read())", name="b.ipynb")
+    options = [
+        "--beside",
+        "--collect",
+        "**/*.png",
+        "--collect",
+        "b.txt",
+        "--env",
+        "STAGE=test",
+        "--jobs",
+        "2",
+    ]
+    options += ["--output-dir", str(tmp_path / "out"), "--json", str(tmp_path / "out.json")]
+    code, shown = run(tmp_path, *options)
+    assert code == 1, shown
+    assert texts(tmp_path / "out" / "a.ipynb") == ["1,2\n1,2\n False\n"]
+    assert texts(tmp_path / "out" / "b.ipynb") == ["1,2\n\n"]
+    files = tmp_path / "out" / "a.files"
+    found = {path.relative_to(files).as_posix(): path.read_bytes() for path in files.rglob("*.*")}
+    assert found == {"plots/a.png": b"png", "b.txt": b"b"}
+    failed, other = json.loads((tmp_path / "out.json").read_text())["notebooks"]
+    assert (failed["error"]["ename"], failed["uploaded_files"], failed["attempts"]) == (
+        "AssertionError",
+        3,
+        1,
+    )
+    assert "b.txt: no such file or directory" in " ".join(other["notes"])
+    assert sandboxes() == []
+
+
+def test_one_sandbox_for_all_is_deleted_in_the_end(make_notebook: MakeNotebook, tmp_path: Path) -> None:
+    make_notebook("open('left.txt', 'w').write(open('in.txt').read())", name="a.ipynb")
+    make_notebook("print(open('left.txt').read())\nhere = 1", name="b.ipynb")
+    (tmp_path / "in.txt").write_text("brought once")
+    code, shown = run(tmp_path, "--share", "--upload", f"{tmp_path / 'in.txt'}:in.txt")
+    assert code == 0, shown
+    assert texts(tmp_path / "b.out.ipynb") == ["brought once\n"]
+    assert sandboxes() == []
+
+
+def test_kill_9_of_a_run_that_shares_a_sandbox_leaves_none(make_notebook: MakeNotebook) -> None:
+    process = start(make_notebook("print(1)", "import time\ntime.sleep(600)"), "--share")
+    kernel = started_cell(process)
+    process.kill()
+    process.communicate(timeout=60)
+    eventually(lambda: not kernel.is_running(), "the kernel is still there")
+    eventually(lambda: sandboxes() == [], "the sandbox is still there")
+
+
+def test_the_sandbox_of_a_failed_notebook_is_kept_with_its_variables(
+    make_notebook: MakeNotebook, tmp_path: Path
+) -> None:
+    code, shown = run(make_notebook("precious = 42", "1 / 0"), "--keep-failed")
+    assert code == 1, shown
+    (kept,) = sandboxes()
+    words = re.search(rf"%daytona attach {kept['name']}, then (%daytona context use [-0-9a-f]+)", shown)
+    assert words, shown
+    (entry,) = json.loads(command("sandboxes", "--mine", "--json"))
+    assert (entry["name"], entry["state"], entry["mine"], entry["left_behind"]) == (
+        kept["name"],
+        "started",
+        True,
+        False,
+    )
+    assert command("sandboxes", "--prune") == "nothing was left behind\n"
+    look = make_notebook(words[1], "print(precious)", name="look.ipynb")
+    code, shown = run(look, "--sandbox", kept["name"])
+    assert code == 0, shown
+    assert texts(tmp_path / "look.out.ipynb")[1] == "42\n"
+    assert command("sandboxes", "--delete", kept["name"]) == f"deleted {kept['name']}\n"
+
+
+async def test_what_a_killed_run_left_in_the_service_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local server, taken for the service. It looks for dead owners itself, but not at this label."""
+    from daytona_kernel import sharing
+    from daytona_kernel.config import DaytonaSettings
+    from daytona_kernel.controlplane import ControlPlane
+    from daytona_kernel.sandbox import LABEL, LABEL_HOST, LABEL_OWNER, host_label, owner_label
+
+    environment = launcher.environment(launcher.ensure_running())
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert not DaytonaSettings().is_local
+    monkeypatch.setattr(sharing, "LABEL_OWNER", "test.owner")
+    plane = ControlPlane(environment["DAYTONA_API_URL"], environment["DAYTONA_API_KEY"])
+    ours = {LABEL: "1", LABEL_HOST: host_label()}
+    dead = "999999999:1"
+    try:
+        left = await plane.create({"labels": ours | {"test.owner": dead}})
+        others = [
+            await plane.create({"labels": ours | {"test.owner": owner_label()}}),
+            await plane.create({"labels": ours}),
+            await plane.create({"labels": {LABEL: "1", LABEL_HOST: "elsewhere", "test.owner": dead}}),
+            await plane.create({"labels": {"test.owner": dead}}),
+        ]
+        assert LABEL_OWNER != "test.owner"
+        assert await sharing.sweep() == [left.name]
+        assert await sharing.sweep() == []
+        for sandbox in others:
+            await sandbox.delete()
+        names = {sandbox.name for sandbox in others}
+        eventually(lambda: not names & {item["name"] for item in sandboxes()}, "a sandbox is still there")
+    finally:
+        await plane.close()
