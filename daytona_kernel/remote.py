@@ -72,11 +72,17 @@ def walk(top, base):
             except OSError as e: errors.append([path, e.strerror]); continue
             if not stat.S_ISREG(st.st_mode): errors.append([path, "not a regular file"]); continue
             entry(path, os.path.normpath(os.path.join(base, here, name)), st)
+def near(path):
+    import difflib
+    try: found = difflib.get_close_matches(os.path.basename(path), os.listdir(os.path.dirname(path)), 1, 0.55)
+    except OSError: return ""
+    return f"; did you mean {found[0]}?" if found else ""
 for source in q["sources"]:
     full = os.path.abspath(os.path.expanduser(source))
     pattern = glob.has_magic(full) and not os.path.lexists(full)
     found = sorted(glob.glob(full, recursive=True)) if pattern else [full] if os.path.lexists(full) else []
-    if not found: errors.append([full, "nothing matches" if pattern else "no such file or directory"])
+    reason = "nothing matches" if pattern else "no such file or directory" + near(full)
+    if not found: errors.append([full, reason])
     for path in found:
         try: st = os.stat(path)
         except OSError as e: errors.append([path, e.strerror]); continue

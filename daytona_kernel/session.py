@@ -251,6 +251,8 @@ class Session(Workplace):
         state = state if isinstance(state, dict) else {}
         if isinstance(state.get("execution_count"), int):
             self.execution_count = state["execution_count"]
+        if "cwd" in state:
+            self.info["cwd"] = state["cwd"]
         execution, link = running.execution, self._link
         if execution is not None and execution.request["type"] == "execute":
             self._late = LateOutput(execution, running.sink)

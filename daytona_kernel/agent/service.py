@@ -223,6 +223,7 @@ class Agent:
             "execution_count": self.backend.execution_count if self.backend else 1,
             "background": self._has_background(),
             "position": self.outbox.position(),
+            "cwd": _cwd(),
         }
 
     def _has_background(self) -> bool:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import posixpath
 import re
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
 from ..errors import DaytonaKernelError
 from ..toolbox import ToolboxError
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command
 from .sdk import translated
-from .words import escape, printable, size, table_html, table_text
-
-if TYPE_CHECKING:
-    from daytona import AsyncSandbox
+from .words import did_you_mean, escape, printable, size, table_html, table_text
 
 PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 TABLE_ROWS = 50
@@ -30,12 +29,33 @@ def remote_argument(parser: Parser, name: str, **options: Any) -> None:
     parser.add_argument(name, **options).completer = REMOTE  # type: ignore[attr-defined]
 
 
-async def expanded(sandbox: AsyncSandbox, path: str) -> str:
-    """``path`` with ``~`` replaced by the home directory of the sandbox's user."""
+async def expanded(host: Host, path: str) -> str:
+    """``path`` with ``~`` replaced by the home directory of the sandbox's user.
+
+    A relative one begins where the notebook's Python is: what ``open`` finds there is found here.
+    """
     if path == "~" or path.startswith("~/"):
         with translated():
-            return (await sandbox.get_user_home_dir()) + path[1:]
-    return path
+            return (await (await host.sandbox()).get_user_home_dir()) + path[1:]
+    with translated():
+        folder = await host.directory()
+    return posixpath.join(folder, path) if path != "." else folder or path
+
+
+async def info_of(host: Host, path: str) -> Any:
+    """What is known of a file of the sandbox. :class:`CommandFailed` has the nearest name for none."""
+    sandbox = await host.sandbox()
+    try:
+        return await sandbox.fs.get_file_info(path)
+    except Exception as exc:
+        if getattr(exc, "status_code", None) != 404:
+            raise
+        full = path if path.startswith("/") else posixpath.join(await sandbox.get_work_dir(), path)
+        folder, _, name = full.rstrip("/").rpartition("/")
+        near = ""
+        with suppress(Exception):  # the folder is not there either
+            near = did_you_mean(name, [one.name for one in await sandbox.fs.list_files(folder or "/")])
+        raise CommandFailed(f"There is no {printable(full)} in the sandbox.", hint=printable(near)) from exc
 
 
 def _ls_arguments(parser: Parser) -> None:
@@ -49,9 +69,9 @@ def _ls_arguments(parser: Parser) -> None:
 async def ls(host: Host, args: argparse.Namespace) -> Result:
     """List a directory of the sandbox."""
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"ls {path}"):
-        about = await sandbox.fs.get_file_info(path)
+        about = await info_of(host, path)
         files = await sandbox.fs.list_files(path) if about.is_dir else [about]
     value = [_facts(one) for one in files]
     if not args.long:
@@ -84,10 +104,9 @@ def _path_arguments(parser: Parser) -> None:
 @command("stat", "Files", _path_arguments, examples=("%daytona stat model.pkl",))
 async def stat(host: Host, args: argparse.Namespace) -> Result:
     """Show what is known about a file or directory of the sandbox."""
-    sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"stat {path}"):
-        about = await sandbox.fs.get_file_info(path)
+        about = await info_of(host, path)
     facts = {"path": path, **_facts(about)}
     rows = [(name, printable(str(value))) for name, value in facts.items()]
     return Result(facts, table_text((), rows), table_html((), rows))
@@ -106,10 +125,9 @@ async def cat(host: Host, args: argparse.Namespace) -> Result:
     """Show a file of the sandbox: text, a picture, or a CSV as a table."""
     if args.bytes < 1:
         raise UsageError(f"--bytes is a number of bytes from 1 up, not {args.bytes}.")
-    sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"cat {path}"):
-        about = await sandbox.fs.get_file_info(path)
+        about = await info_of(host, path)
         if about.is_dir:
             raise CommandFailed(f"{path} is a directory.", hint=f"See %daytona ls {path}.")
     limit = 64 << 20 if picture_name(path) and not args.text else args.bytes
@@ -173,7 +191,7 @@ def _write_arguments(parser: Parser) -> None:
 async def write(host: Host, args: argparse.Namespace) -> Result:
     """Write the cell's text to a file of the sandbox, with the directories above it. It is overwritten."""
     toolbox = await host.toolbox()
-    path = await expanded(await host.sandbox(), args.path)
+    path = await expanded(host, args.path)
     data = args.body.encode()
     if args.append:
         data = (await toolbox.download(path) or b"") + data
@@ -202,7 +220,7 @@ async def mkdir(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     made = []
     for path in args.paths:
-        full = await expanded(sandbox, path)
+        full = await expanded(host, path)
         with translated(f"mkdir {full}"):
             await sandbox.fs.create_folder(full, mode)
         made.append(full)
@@ -223,10 +241,10 @@ async def rm(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     gone, errors = [], []
     for path in args.paths:
-        full = await expanded(sandbox, path)
+        full = await expanded(host, path)
         try:
             with translated(full):
-                about = await sandbox.fs.get_file_info(full)
+                about = await info_of(host, full)
                 if about.is_dir and not args.recursive:
                     raise CommandFailed(f"{full} is a directory.", hint="-r deletes it with all in it.")
                 await sandbox.fs.delete_file(full, recursive=args.recursive)
@@ -248,8 +266,9 @@ def _mv_arguments(parser: Parser) -> None:
 async def mv(host: Host, args: argparse.Namespace) -> Result:
     """Move or rename a file of the sandbox. Nothing is overwritten."""
     sandbox = await host.sandbox()
-    source, target = await expanded(sandbox, args.source), await expanded(sandbox, args.destination)
+    source, target = await expanded(host, args.source), await expanded(host, args.destination)
     with translated(f"mv {source}"):
+        await info_of(host, source)
         try:
             inside = (await sandbox.fs.get_file_info(target)).is_dir
         except Exception as exc:
@@ -276,8 +295,9 @@ async def chmod(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     done = []
     for path in args.paths:
-        full = await expanded(sandbox, path)
+        full = await expanded(host, path)
         with translated(f"chmod {full}"):
+            await info_of(host, full)
             await sandbox.fs.set_file_permissions(full, mode, args.owner, args.group)
         done.append(full)
     return Result(done, f"{mode}: {', '.join(printable(one) for one in done)}")
@@ -292,9 +312,9 @@ def _search_arguments(parser: Parser) -> None:
 async def find(host: Host, args: argparse.Namespace) -> Result:
     """Find files of the sandbox by name, with a shell pattern."""
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"find {path}"):
-        await sandbox.fs.get_file_info(path)
+        await info_of(host, path)
         found = list((await sandbox.fs.search_files(path, args.pattern)).files or [])
     return Result(found, "\n".join(printable(one) for one in found) or "Nothing matches.")
 
@@ -303,9 +323,9 @@ async def find(host: Host, args: argparse.Namespace) -> Result:
 async def grep(host: Host, args: argparse.Namespace) -> Result:
     """Find text in files of the sandbox: this very text, no regular expression."""
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"grep {path}"):
-        await sandbox.fs.get_file_info(path)
+        await info_of(host, path)
         matches = await sandbox.fs.find_files(path, args.pattern)
     value = [{"file": one.file, "line": one.line, "content": one.content} for one in matches]
     lines = [f"{printable(one.file)}:{one.line}: {printable(one.content.strip())}" for one in matches]

@@ -89,7 +89,7 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
         context=session.context_id,
         python=session.info.get("python", ""),
         ipython=session.info.get("shell_version", "") if session.info.get("shell") == "IPython" else "",
-        cwd=session.info.get("cwd", ""),
+        cwd=host.python_cwd,
     )
     if sandbox.error_reason:
         facts["error"] = sandbox.error_reason
@@ -118,6 +118,7 @@ def _status_rows(sandbox: AsyncSandbox, facts: dict[str, Any]) -> list[tuple[str
         ("network", facts["network"]),
         ("python", f"{facts['python']}, IPython {facts['ipython']}" if facts["python"] else "not started"),
         ("context", facts["context"] or "none yet"),
+        ("directory", facts["cwd"]),
         ("yours", "made for this notebook" if facts["owned"] else "attached: never deleted with the kernel"),
     ]
     if sandbox.public:

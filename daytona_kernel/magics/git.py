@@ -60,7 +60,7 @@ async def clone(host: Host, args: argparse.Namespace) -> Result:
     name = args.url.rstrip("/").rpartition("/")[2].removesuffix(".git") or "repository"
     credentials = await _credentials(host, args)
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path or name)
+    path = await expanded(host, args.path or name)
     options = {"branch": args.branch, "commit_id": args.commit, **credentials}
     with translated(f"git clone {args.url}"):
         await sandbox.git.clone(args.url, path, **options)
@@ -77,7 +77,7 @@ def _path_arguments(parser: Parser) -> None:
 async def status(host: Host, args: argparse.Namespace) -> Result:
     """Show the branch and what has changed."""
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"git status {path}"):
         found = await sandbox.git.status(path)
     files = [(one.name, _text(one.staging), _text(one.worktree)) for one in found.file_status or []]
@@ -108,7 +108,7 @@ async def pull(host: Host, args: argparse.Namespace) -> Result:
     """Pull from the repository's remote."""
     credentials = await _credentials(host, args)
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"git pull {path}"):
         await sandbox.git.pull(path, **credentials)
     return Result(path, f"Pulled {path}")
@@ -119,7 +119,7 @@ async def push(host: Host, args: argparse.Namespace) -> Result:
     """Push to the repository's remote."""
     credentials = await _credentials(host, args)
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"git push {path}"):
         await sandbox.git.push(path, **credentials)
     return Result(path, f"Pushed {path}")
@@ -139,7 +139,7 @@ def _commit_arguments(parser: Parser) -> None:
 async def commit(host: Host, args: argparse.Namespace) -> Result:
     """Add what has changed and commit it. The value is the commit's id."""
     sandbox = await host.sandbox()
-    path = await expanded(sandbox, args.path)
+    path = await expanded(host, args.path)
     with translated(f"git commit {path}"):
         await sandbox.git.add(path, args.add or ["."])
         done = await sandbox.git.commit(path, args.message, args.author, args.email)

@@ -72,6 +72,7 @@ class Host(ABC):
         self.as_json = False
         """Whether the command's value is to be shown as JSON: stdout is for that alone."""
         self._checked = False
+        self._start_of = ("", "")
 
     def without_secrets(self, text: str) -> str:
         """What may be shown of a text, for what programs of the sandbox print comes this way, too."""
@@ -129,6 +130,22 @@ class Host(ABC):
         if answer is None:
             raise UsageError(f"There is nobody to ask: {prompt.strip()}")
         return answer
+
+    @property
+    def python_cwd(self) -> str:
+        """Where the notebook's Python is in the sandbox, as it said at last; empty if that is not known."""
+        path = self.session.info.get("cwd") if self.session.context_id else ""
+        usable = isinstance(path, str) and path.startswith("/") and path.isprintable() and len(path) < 4096
+        return str(path) if usable else ""
+
+    async def directory(self) -> str:
+        """Where relative paths begin: with the notebook's Python. Empty for where programs start anyway."""
+        path, sandbox = self.python_cwd, await self.sandbox()
+        if not path:
+            return ""
+        if self._start_of[0] != sandbox.id:
+            self._start_of = sandbox.id, await sandbox.get_work_dir()
+        return "" if path == self._start_of[1] else path
 
     # -- what commands work on -------------------------------------------------------------------------
 

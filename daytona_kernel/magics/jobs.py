@@ -20,6 +20,7 @@ from .process import (
     checked_name,
     command_line,
     follow,
+    where,
     where_arguments,
 )
 from .registry import Parser, command
@@ -72,7 +73,7 @@ async def background(host: Host, args: argparse.Namespace) -> Result:
     name = args.name or _free_name(argv[0], {job.name for job in jobs})
     if any(job.name == name for job in jobs):
         raise UsageError(f"There is a job {name!r} already.", hint=f"%daytona kill {name} ends it.")
-    await start_job(sandbox, name, command_line(argv, args.cwd, environment))
+    await start_job(sandbox, name, command_line(argv, await where(host, args.cwd), environment))
     return Result(name, f"Job {name} runs: {printable(shlex.join(argv))}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..remote import run_script
 from . import jobs
 from .host import CommandFailed, Host, Result, UsageError
-from .process import command_line
+from .process import command_line, where
 from .registry import Parser, command, seconds_of
 from .sdk import translated
 from .words import duration, escape, link, moment, now, printable, table_html, table_text
@@ -281,8 +281,8 @@ async def serve(host: Host, args: argparse.Namespace) -> Result:
     if args.wait < 1:
         raise UsageError(f"--wait is a number of seconds from 1 up, not {args.wait}.")
     name = f"{SERVE_PREFIX}{args.port}"
-    line = command_line(args.argv, args.cwd) if args.argv else ""
     sandbox = await host.sandbox()
+    line = command_line(args.argv, await where(host, args.cwd)) if args.argv else ""
     job = next((one for one in await jobs.find_jobs(host) if one.name == name), None)
     if args.stop:
         return await _stop(sandbox, job, args.port)

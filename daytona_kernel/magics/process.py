@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from .files import expanded
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command, seconds_of
@@ -74,6 +75,12 @@ def where_arguments(parser: Parser) -> None:
         "--cwd", metavar="DIR", help="directory of the sandbox to run in"
     ).completer = "remote"  # type: ignore[attr-defined]
     parser.add_argument("--env", action="append", default=[], metavar="K=V", help="environment variable")
+
+
+async def where(host: Host, cwd: str | None) -> str:
+    """Where a program starts: in ``--cwd``, or with the notebook's Python. Empty: where it would anyway."""
+    path = await expanded(host, cwd or ".")
+    return "" if path == "." else path
 
 
 def _limit_arguments(parser: Parser) -> None:
@@ -169,8 +176,11 @@ def _ended(code: int | None, what: str, args: argparse.Namespace) -> Result:
         raise CommandFailed(
             "The shell of the session has ended: exit was called in it.", hint="Use another --session."
         )
-    failed = code != 0 and not args.no_raise
-    return Result(code, error=CommandFailed(f"{what} ended with exit code {code}.") if failed else None)
+    error = CommandFailed(
+        f"{what} ended with exit code {code}.",
+        hint="That is a shell's word for a program that is not there." if code == NOT_FOUND else "",
+    )
+    return Result(code, error=error if code != 0 and not args.no_raise else None)
 
 
 def _exec_arguments(parser: Parser) -> None:
@@ -196,7 +206,7 @@ async def execute(host: Host, args: argparse.Namespace) -> Result:
     limit_s = checked_timeout(args.timeout)
     sandbox = await host.sandbox()
     # With env, a word like exit or cd is a program that is not there instead of the shell's own.
-    line = command_line(["env", *argv], args.cwd, environment) + " </dev/null"
+    line = command_line(["env", *argv], await where(host, args.cwd), environment) + " </dev/null"
     program, written = printable(argv[0]), Written()
     out: Writing = written if args.json else host
     result = _ended(await run_line(out, sandbox, line, what=program, limit_s=limit_s), program, args)
@@ -231,7 +241,7 @@ async def bash(host: Host, args: argparse.Namespace) -> Result:
     limit_s = checked_timeout(args.timeout)
     sandbox = await host.sandbox()
     # In a subshell of its own unless variables are to stay: exit would end the session's shell for good.
-    script = f"{args.body}\n" if keep else f"bash -c {shlex.quote(args.body)}"
+    script = f"{args.body}\n" if keep else command_line(["bash", "-c", args.body], await where(host, None))
     code = await run_line(host, sandbox, script, what="The script", limit_s=limit_s, keep=keep)
     return _ended(code, "The script", args)
 
@@ -300,7 +310,7 @@ async def _script(host: Host, args: argparse.Namespace, suffix: str, runner: str
     path = f"/tmp/.daytona-cell-{uuid.uuid4().hex}.{suffix}"  # noqa: S108 - in the sandbox
     await toolbox.upload(path, args.body.encode())
     try:
-        line = shlex.join(["sh", "-c", runner, "sh", path]) + " </dev/null"
+        line = command_line(["sh", "-c", runner, "sh", path], await where(host, None)) + " </dev/null"
         code = await run_line(host, sandbox, line, what="The program", limit_s=limit_s)
     finally:
         await asyncio.shield(toolbox.execute("rm", "-f", path))

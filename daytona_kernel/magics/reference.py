@@ -13,7 +13,8 @@ HEAD = """# `%daytona`: reference
 
 The same commands work in a notebook with the Daytona kernel and, after `%load_ext daytona_kernel`, in any
 IPython. Commands act on this notebook's sandbox; they run on your machine, because of what is written at the
-top level of a cell. In the kernel, code that runs in the sandbox can not use them.
+top level of a cell. In the kernel, code that runs in the sandbox can not use them. Relative paths of the
+sandbox begin where the notebook's Python is, also after a `%cd`.
 
 `%daytona help COMMAND` and `%daytona COMMAND --help` show the same in a cell. Every line command takes
 `--json`, which prints its value, and `name = %daytona COMMAND` assigns it. Words are taken apart by the rules

@@ -42,6 +42,7 @@ FAMILIES = (
     "variables",
 )
 
+_SHELL = frozenset(("|", ">", ">>", "<", "&", "&&", "||", ";", "2>&1"))
 GROUPS = ("General", "Files", "Preview", "Processes", "Variables", "Sandbox", "Resources", "Desktop", "Git")
 PROGRAM = "%daytona"
 
@@ -81,6 +82,8 @@ class Parser(argparse.ArgumentParser):
         arguments, rest = self.parse_known_args(list(words))
         if rest:
             near = did_you_mean(rest[0], self.options()) if rest[0].startswith("-") else ""
+            if rest[0] in _SHELL:
+                near = "No shell reads this line: for pipes and the like, %%daytona bash."
             raise UsageError(
                 f"{self.prog}: {rest[0]!r} is not understood.", hint=f"{near} {self._usage()}".strip()
             )

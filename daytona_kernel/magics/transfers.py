@@ -73,7 +73,7 @@ async def upload(host: Host, args: argparse.Namespace) -> Result:
     if not found and not errors:
         raise UsageError("There is nothing to upload.")
     toolbox = await host.toolbox()
-    place = await run_script(toolbox, DESTINATION, path=destination)
+    place = await run_script(toolbox, DESTINATION, cwd=await host.directory(), path=destination)
     items = _upload_items(found, destination, str(place["path"]), into=bool(place["is_dir"]))
     skipped = 0
     if args.sync:
@@ -234,7 +234,7 @@ async def download(host: Host, args: argparse.Namespace) -> Result:
     """
     sources, destination = (args.sources, args.to) if args.to else _last_is_destination(args.sources)
     toolbox = await host.toolbox()
-    manifest = await run_script(toolbox, MANIFEST, sources=sources)
+    manifest = await run_script(toolbox, MANIFEST, cwd=await host.directory(), sources=sources)
     outcome = Outcome(errors=[(str(path), str(reason)) for path, reason in manifest["errors"]])
     items = _download_items(manifest["files"], sources, destination, outcome)
     skipped = 0

@@ -253,3 +253,42 @@ def test_a_cell_is_written_to_a_file(door: Door, place: str) -> None:
     door(f"%%daytona write -a {place}/new/app.py\n# more\n").ok()
     assert door(f"%daytona exec -- cat {place}/new/app.py").ok().stdout == text + "# more\n"
     assert place in door(f"%%daytona write {place}\nx").failed("CommandFailed")
+
+
+def test_relative_paths_begin_where_the_notebooks_python_is(door: Door, place: str, tmp_path: Path) -> None:
+    def python(code: str) -> str:
+        return door(code if door.name == "kernel" else f"%%daytona\n{code}").ok().stdout
+
+    begin = python("import os\nprint(os.getcwd())").strip()
+    python(f"os.makedirs('{place}/in/deep')\nos.chdir('{place}/in')\nopen('note.txt', 'w').write('1'); None")
+    try:
+        here = f"{begin}/{place}/in"
+        assert names(door, ".") == ["deep", "note.txt"]
+        assert door("%daytona cat note.txt").ok().stdout == "1\n"
+        door(f"%daytona download note.txt --to {tmp_path}/").ok()
+        door(f"%daytona upload {tmp_path}/note.txt --to deep/").ok()
+        assert python("print(os.listdir('deep'))") == "['note.txt']\n"
+        assert door("%daytona exec -- pwd").ok().stdout.strip() == here
+        assert door("%daytona exec --cwd deep -- pwd").ok().stdout.strip() == f"{here}/deep"
+        assert door("%%daytona bash\npwd").ok().stdout.strip() == here
+        assert "%daytona cat note.txt" in door.complete("%daytona cat no")
+        assert door("%daytona status --json").ok().stdout.count(f'"cwd": "{here}"') == 1
+    finally:
+        python(f"os.chdir({begin!r})")
+
+
+@pytest.mark.parametrize(
+    "command", ["ls", "cat", "stat", "rm", "chmod 600", "mv {wrong} x #", "download", "find x"]
+)
+def test_a_name_that_is_not_there_is_told_with_the_nearest(door: Door, place: str, command: str) -> None:
+    door(f"%%daytona write {place}/report.csv\na").ok()
+    wrong = f"{place}/reprot.csv"
+    line = command.format(wrong=wrong).removesuffix(" #") if "{" in command else f"{command} {wrong}"
+    said = door(f"%daytona {line}").failed("CommandFailed")
+    assert f"/{wrong}" in said
+    assert "id you mean report.csv?" in said
+
+
+def test_a_line_that_was_meant_for_a_shell_is_told_so(door: Door) -> None:
+    assert "%%daytona bash" in door("%daytona ls /etc | head").failed("UsageError")
+    assert "a program that is not there" in door("%daytona exec -- no-such-program").failed("CommandFailed")
