@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -358,12 +359,11 @@ async def test_python_has_the_host_s_packages_unless_bare(running: Running) -> N
 
 
 def other_pythons() -> list[str]:
-    """Interpreters of other versions that this machine has."""
-    candidates = [
-        *Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python"),
-        *Path("/usr/bin").glob("python3.1[0-9]"),
-    ]
-    return sorted(str(path) for path in candidates)
+    """Interpreters of other versions that this machine has; pyenv's wherever HOME is in this run."""
+    places = {Path(sys.base_prefix).parent, Path.home() / ".pyenv" / "versions"}
+    candidates = [path for place in places for path in place.glob("3.1[0-9].*/bin/python")]
+    candidates += Path("/usr/bin").glob("python3.1[0-9]")
+    return sorted(map(str, candidates)) or [os.path.realpath(sys.executable)]
 
 
 @pytest.mark.parametrize("python", other_pythons())

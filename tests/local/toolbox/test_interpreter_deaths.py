@@ -250,10 +250,14 @@ def test_sigterm_to_the_daemon_leaves_no_worker(tmp_path: Path) -> None:
     asyncio.run(gone(*pids))
 
 
-PYTHONS = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python"))
+def pythons() -> list[Path]:
+    """What pyenv has, beside the Python of this run too, since HOME may be another one; at least this one."""
+    places = {Path(sys.base_prefix).parent, Path.home() / ".pyenv" / "versions"}
+    found = {path for place in places for path in place.glob("3.*/bin/python")}
+    return sorted(found) or [Path(sys.executable)]
 
 
-@pytest.mark.parametrize("interpreter", PYTHONS, ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("interpreter", pythons(), ids=lambda path: path.parts[-3])
 async def test_workers_run_on_every_python(tmp_path: Path, interpreter: Path) -> None:
     version = subprocess.run(
         [interpreter, "-c", "import sys; print(sys.version_info >= (3, 8))"], capture_output=True
