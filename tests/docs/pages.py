@@ -20,7 +20,7 @@ _FENCE = re.compile(
 )
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-_INLINE = re.compile(r"(?<!^\| )`((?:jupyter daytona|%%?daytona) [^`]+)`", re.MULTILINE)
+_INLINE = re.compile(r"(?<!^\| )`((?:jupyter daytona|%%?daytona)\s[^`]+)`", re.MULTILINE)
 
 
 @dataclass(frozen=True)

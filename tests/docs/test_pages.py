@@ -28,7 +28,7 @@ SHELL_WORDS = {"cat", "cd", "cp", "echo", "eval", "export", "head", "ls", "mkdir
 OTHERS = PACKAGES | SHELL_WORDS
 OTHERS |= {"bash", "curl", "docker", "git", "papermill", "pytest", "python", "sudo", "systemctl"}
 """Programs that are not ours, and may stand in a block."""
-BEING_WRITTEN = {"ecosystem.md", "security.md"}
+BEING_WRITTEN = {"ecosystem.md"}
 JUPYTER = {"console", "execute", "kernelspec", "lab", "nbconvert", "notebook", "server"}
 
 
