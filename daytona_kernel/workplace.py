@@ -185,6 +185,7 @@ class Workplace(LoopThread):
             notice = "The sandbox is gone, a new one takes its place: variables and files are lost."
         if self._ever_ready and notice not in self._notices:
             self._notices.append(notice)
+            self._announced = True  # which says it all, also for the new context that comes after it
 
     async def _attach(self, context_id: str) -> Content:
         await self._acquire()

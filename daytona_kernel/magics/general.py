@@ -70,6 +70,7 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
     if state not in ("", "destroyed"):
         with translated():
             await sandbox.refresh_data()
+    info = session.info if session.context_id else {}
     facts.update(
         id=sandbox.id,
         name=sandbox.name,
@@ -87,8 +88,8 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
         network=_network(sandbox),
         isolation=isolation(sandbox.runner_id),
         context=session.context_id,
-        python=session.info.get("python", ""),
-        ipython=session.info.get("shell_version", "") if session.info.get("shell") == "IPython" else "",
+        python=info.get("python", ""),
+        ipython=info.get("shell_version", "") if info.get("shell") == "IPython" else "",
         cwd=host.python_cwd,
     )
     if sandbox.error_reason:

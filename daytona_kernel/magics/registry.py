@@ -45,6 +45,8 @@ FAMILIES = (
 _SHELL = frozenset(("|", ">", ">>", "<", "&", "&&", "||", ";", "2>&1"))
 GROUPS = ("General", "Files", "Preview", "Processes", "Variables", "Sandbox", "Resources", "Desktop", "Git")
 PROGRAM = "%daytona"
+_LONG_USAGE = 200
+"""Characters of a usage that are no help any more after an error."""
 
 
 class HelpAsked(Exception):
@@ -62,7 +64,9 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}.", hint=self._usage())
 
     def _usage(self) -> str:
-        return f"Usage: {' '.join(self.format_usage()[7:].split())}"
+        text = " ".join(self.format_usage()[7:].split())
+        text = text.replace("[-h] ", "").replace(" [--json]", "")
+        return f"Usage: {text}" if len(text) <= _LONG_USAGE else f"{self.prog} --help explains it."
 
     def print_help(self, file: Any = None) -> None:
         """Raise :class:`HelpAsked`."""

@@ -51,7 +51,11 @@ def test_stop_keeps_files_and_the_next_cell_starts_again(door: Door, home: str) 
     code = "print(open('kept.txt').read(), 'v' in globals())"
     assert python(door, code).endswith("kept False")
     door("%daytona stop").ok()
+    assert "python" in door("%daytona status").ok().text
     assert "kept" in door("%daytona cat kept.txt").ok().text
+    cell = "print('again')"
+    outcome = door(cell if door.name == "kernel" else f"%%daytona\n{cell}").ok()
+    assert outcome.stderr.count("variables are lost") == 1
 
 
 def test_restart_loses_variables_only(door: Door, home: str) -> None:
