@@ -8,12 +8,13 @@ import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from .. import usage
 from ..config import DaytonaSettings, Duration, find_credential
 from . import registry
 from .host import Host, Result, UsageError
 from .registry import Parser, command
 from .sdk import state_text, translated
-from .words import Markup, duration, escape, now, printable, table_html, table_text
+from .words import Markup, duration, escape, now, printable, size, table_html, table_text
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox, Sandbox
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 READ_BY_THE_SDK = {"api_url": "DAYTONA_API_URL", "target": "DAYTONA_TARGET"}
 """Settings whose variables are read where they are needed, and not as the setting's default."""
+NEARLY_FULL = 0.9
 COLOURS = {"started": "#2da44e", "error": "#e5534b", "build_failed": "#e5534b"}
 
 
@@ -94,7 +96,30 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
     )
     if sandbox.error_reason:
         facts["error"] = sandbox.error_reason
+    if facts["state"] == "started" and facts["context"]:
+        facts["memory_used"], facts["memory_total"] = await _memory(host)
     return _card(f"Sandbox {sandbox.name}", _status_rows(sandbox, facts), facts)
+
+
+async def _memory(host: Host) -> tuple[int, int]:
+    """Bytes of memory that the sandbox uses and has, by its own control group; 0 where it does not tell."""
+    session = host.session
+    if session.toolbox is None or not session.info.get("pid"):
+        return 0, 0
+    found = await usage.ask(session.toolbox, str(session.info["executable"]), int(session.info["pid"]))
+    about = found.get("host_virtual_memory")
+    used, total = (about.get("used"), about.get("total")) if isinstance(about, dict) else (0, 0)
+    if not isinstance(used, int) or not isinstance(total, int) or not 0 < used <= total:
+        return 0, 0
+    return used, total
+
+
+def _memory_text(facts: dict[str, Any]) -> str:
+    used, total = facts.get("memory_used", 0), facts.get("memory_total", 0)
+    if not total:
+        return ""
+    text = f"{size(used)} of {size(total)}"
+    return f"{text}: NEARLY FULL, what takes more is killed" if used > NEARLY_FULL * total else text
 
 
 def isolation(runner_id: str | None) -> str:
@@ -113,6 +138,7 @@ def _status_rows(sandbox: AsyncSandbox, facts: dict[str, Any]) -> list[tuple[str
         ("where", where),
         ("snapshot", sandbox.snapshot or ""),
         ("resources", f"{sandbox.cpu} vCPU, {sandbox.memory} GiB memory, {sandbox.disk} GiB disk"),
+        ("memory in use", _memory_text(facts)),
         ("auto-stop", _auto_stop(sandbox, facts["state"])),
         ("auto-archive", _after(sandbox.auto_archive_interval, "the service's longest time")),
         ("auto-delete", _after(sandbox.auto_delete_interval, "at once when stopped")),

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import creation, preview
+from . import creation, preview, ssh_config
 from .cells import run_code
 from .host import Host, Result, UsageError
 from .process import checked_variable
@@ -140,28 +140,58 @@ async def _network(host: Host, words: str, **settings: Any) -> Result:
 def _ssh_arguments(parser: Parser) -> None:
     parser.add_argument("--expires", default="1h", metavar="TIME", help="how long it works (default 1h)")
     parser.add_argument("--show-token", action="store_true", help="show the command with its token")
+    parser.add_argument(
+        "--config", metavar="FILE", help="write it to an SSH configuration of this machine instead"
+    ).completer = "local"  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--forward",
+        type=preview.port_number,
+        action="append",
+        default=[],
+        metavar="PORT",
+        help="bring this port of the sandbox to the same port here",
+    )
     parser.add_argument("--revoke", action="store_true", help="end all SSH access to the sandbox")
 
 
-@command("ssh", "Resources", _ssh_arguments, examples=("%daytona ssh --expires 2h --show-token",))
+@command(
+    "ssh",
+    "Resources",
+    _ssh_arguments,
+    examples=(
+        "%daytona ssh --config ~/.ssh/daytona",
+        "%daytona ssh --expires 2h --forward 5432 --show-token",
+    ),
+)
 async def ssh(host: Host, args: argparse.Namespace) -> Result:
-    """Give a command to log in to the sandbox with SSH. The token in it is as good as a password."""
+    """Give a command to log in to the sandbox with SSH. The token in it is as good as a password.
+
+    With --config the token does not get into the notebook: FILE, which only you can read, gets an entry with
+    the sandbox's name, for ssh NAME, VS Code and others. Once, add "Include FILE" at the top of ~/.ssh/config.
+    """
     count = creation.minutes(args.expires, "--expires")
     if not 1 <= count <= 60 * 24 * 30:
         raise UsageError(f"--expires is from 1m to 30d, not {args.expires}.")
+    if args.config:
+        ssh_config.check(args.config)
     sandbox = await host.sandbox()
     with translated("ssh"):
         if args.revoke:
             await sandbox.revoke_ssh_access("")
             return Result(None, "SSH access is revoked")
-        if not args.show_token:
+        if not (args.show_token or args.config):
             raise UsageError(
                 "The command has a token in it, which would be saved with the notebook.",
-                hint="--show-token, if you mean it.",
+                hint="--show-token, if you mean it, or --config FILE to keep it out of the notebook.",
             )
         access = await sandbox.create_ssh_access(count)
     line = str(access.ssh_command or f"ssh {access.token}@ssh.app.daytona.io")
-    return Result(line, f"{line}\nworks until {moment(access.expires_at)}")
+    until = f"works until {moment(access.expires_at)}"
+    if args.config:
+        name = ssh_config.write(args.config, sandbox.name, line, args.forward)
+        return Result(f"ssh {name}", f"ssh {name} {until}, if ~/.ssh/config has: Include {args.config}")
+    line += "".join(f" -L {port}:localhost:{port}" for port in args.forward)
+    return Result(line, f"{line}\n{until}")
 
 
 def _terminal_arguments(parser: Parser) -> None:
