@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
 WAIT_S = 120.0
+EPHEMERAL = 0
+"""The auto-delete interval of a sandbox that is deleted as soon as it stops."""
 
 
 def sandbox_argument(parser: Parser, **options: Any) -> None:
@@ -156,11 +158,19 @@ def _stop_arguments(parser: Parser) -> None:
 
 @command("stop", "Sandbox", _stop_arguments, examples=("%daytona stop",))
 async def stop(host: Host, args: argparse.Namespace) -> Result:
-    """Stop the sandbox: files stay, variables are lost. The next cell starts it again."""
+    """Stop the sandbox: files stay, variables are lost. The next cell starts it again.
+
+    One that is ephemeral, as that of a headless run, is deleted when it stops; set auto_delete=1h keeps it.
+    """
     sandbox = await current(host)
     await host.session.forget_context(delete=False)
+    ephemeral = sandbox.auto_delete_interval == EPHEMERAL
     with translated(f"stop {sandbox.name}"):
         await sandbox.stop(timeout=WAIT_S, force=args.force)
+    if ephemeral:
+        return Result(
+            sandbox.name, f"Stopped {sandbox.name}, which was ephemeral: it is deleted, with its files"
+        )
     return Result(sandbox.name, f"Stopped {sandbox.name}: files stay, variables are lost")
 
 

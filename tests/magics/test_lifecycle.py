@@ -58,6 +58,17 @@ def test_stop_keeps_files_and_the_next_cell_starts_again(door: Door, home: str) 
     assert outcome.stderr.count("variables are lost") == 1
 
 
+def test_stop_says_that_an_ephemeral_sandbox_goes_with_its_files(door: Door, home: str) -> None:
+    door("%daytona create --ephemeral").ok()
+    python(door, "open('kept.txt', 'w').close()")
+    door("%daytona set auto_delete=1h").ok()
+    assert "files stay" in door("%daytona stop").ok().text
+    assert python(door, "import os; print(os.path.exists('kept.txt'))") == "True"
+    door("%daytona set auto_delete=0").ok()
+    assert "deleted, with its files" in door("%daytona stop").ok().text
+    assert python(door, "import os; print(os.path.exists('kept.txt'))") == "False"
+
+
 def test_restart_loses_variables_only(door: Door, home: str) -> None:
     python(door, "v = 1")
     door("%daytona restart").ok()
