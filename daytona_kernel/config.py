@@ -29,7 +29,7 @@ from traitlets.config import LoggingConfigurable
 from .errors import ConfigurationError
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE)
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)", re.IGNORECASE | re.ASCII)
 
 _DURATION_HINT = "Write it like 45s, 30m, 1h30m or 7d."
 _ON_SHUTDOWN = ("auto", "stop", "delete", "keep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import random
@@ -251,12 +252,16 @@ async def test_a_flood_of_questions_asks_a_person_one_at_a_time(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("request_id", ["../../x", "a/b", "", "a b", 7, None, "a\x00"])
-async def test_an_answer_goes_only_to_the_file_of_its_question(request_id: Any) -> None:
+async def test_an_answer_goes_only_to_the_file_of_its_question(
+    request_id: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
     async with victim() as one:
+        monkeypatch.setattr(one.sink, "ask", lambda prompt, *_: asked.append(prompt))
         one.session._link = object()  # type: ignore[assignment]
         one.feed(line(0, "input_request", {"prompt": "p", "request_id": request_id}))
-        await one.settle()
-        assert not one.session._background
+        await asyncio.gather(*one.session._background)
+        assert asked == []
         one.session._link = None
 
 
