@@ -15,17 +15,17 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
+from .fetching import TRANSFER_TIMEOUT_S, blocks, gathered
 from .remote import PACK, SETTLE, UNPACK, run_script
-from .streaming import BLOCK, FileStream
+from .streaming import FileStream
 from .toolbox import Toolbox
-from .toolbox import _raise_for_status as raise_for_status
 
 SMALL_BYTES = 1 << 20
 """Files up to this size travel together."""
@@ -34,7 +34,6 @@ BATCH_FILES = 2000
 MAX_GROWTH_BYTES = 16 << 20
 """A file may be larger by so much than when it was listed."""
 PARALLEL = 4
-TRANSFER_TIMEOUT_S = 6 * 3600.0
 TEMPORARY = "/tmp/.daytona-"  # noqa: S108 - in the sandbox, with a name that can not be guessed
 
 Count = Callable[[int], None]
@@ -272,7 +271,7 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
         return
     received = 0
     try:
-        async for pieces in _gathered(toolbox, item.remote):
+        async for pieces in gathered(toolbox, item.remote):
             await target.write_behind(pieces)
             size = sum(map(len, pieces))
             count(size)
@@ -289,34 +288,6 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
         with suppress(OSError):
             await asyncio.shield(target.settle())
         target.discard()
-
-
-async def blocks(toolbox: Toolbox, path: str) -> AsyncIterator[bytes]:
-    """The content of a file, block by block. Raises :class:`ConnectionFailed` if it ends too early."""
-    async for pieces in _gathered(toolbox, path):
-        yield b"".join(pieces)
-
-
-async def _gathered(toolbox: Toolbox, path: str) -> AsyncIterator[list[bytes]]:
-    """The content of a file as it comes, in lists of about a block."""
-    async with toolbox._request(
-        "GET",
-        "/files/download",
-        params={"path": path},
-        timeout_s=TRANSFER_TIMEOUT_S,
-        read_bufsize=BLOCK,
-    ) as answer:
-        await raise_for_status(answer)
-        pending: list[bytes] = []
-        size = 0
-        async for piece in answer.content.iter_any():
-            pending.append(piece)
-            size += len(piece)
-            if size >= BLOCK:
-                yield pending
-                pending, size = [], 0
-        if pending:
-            yield pending
 
 
 async def _fetch_small(

@@ -136,7 +136,7 @@ async def cat(host: Host, args: argparse.Namespace) -> Result:
 
 
 async def _head(host: Host, path: str, limit: int) -> bytes:
-    from ..transfer import blocks
+    from ..fetching import blocks
 
     toolbox, data = await host.toolbox(), bytearray()
     async for block in blocks(toolbox, path):

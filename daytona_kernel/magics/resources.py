@@ -167,7 +167,7 @@ async def ssh(host: Host, args: argparse.Namespace) -> Result:
     """Give a command to log in to the sandbox with SSH. The token in it is as good as a password.
 
     With --config the token does not get into the notebook: FILE, which only you can read, gets an entry with
-    the sandbox's name, for ssh NAME, VS Code and others. Once, add "Include FILE" at the top of ~/.ssh/config.
+    the sandbox's name, for ssh NAME, VS Code and others. Once, write "Include FILE" atop ~/.ssh/config.
     """
     count = creation.minutes(args.expires, "--expires")
     if not 1 <= count <= 60 * 24 * 30:

@@ -64,7 +64,8 @@ async def upload(host: Host, args: argparse.Namespace) -> Result:
 
     SRC... [DEST]: the last of several words is the destination, unless --to is given or all of them are files
     here. A destination that ends in / or is a directory gets the files in it. Existing files are overwritten.
-    A file appears under its name when all of it is there; after an interrupt, --sync moves what is missing.
+    A file appears under its name when all of it is there. After an interrupt or a lost connection, --sync
+    sends the files that are missing, each from its beginning: the service takes no files in parts.
     """
     sources, destination = _split_destination(args.sources, args.to)
     if args.delete and not args.sync:
@@ -230,7 +231,8 @@ async def download(host: Host, args: argparse.Namespace) -> Result:
 
     SRC... [DEST]: the last of several words is the destination. Nothing is written outside of it, and nothing
     is overwritten without --force (or --sync, for files that differ). A file appears under its name when
-    all of it is there; after an interrupt, --sync moves what is missing.
+    all of it is there. If the connection is lost within a file, the rest comes over the next one, unless
+    the file has changed; after an interrupt, --sync fetches the files that are missing.
     """
     sources, destination = (args.sources, args.to) if args.to else _last_is_destination(args.sources)
     toolbox = await host.toolbox()

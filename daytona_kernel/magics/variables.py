@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from .. import transfer, values
+from .. import fetching, transfer, values
 from ..errors import SandboxProtocolError
 from ..shelf import Entry, Shelf
 from ..toolbox import Toolbox
@@ -432,7 +432,7 @@ async def _fetch(host: Host, remote: Remote, files: Sequence[IO[bytes]], folder:
 
 async def _fetch_one(toolbox: Toolbox, path: str, length: int, file: IO[bytes], progress: Progress) -> None:
     left = length
-    async for block in transfer.blocks(toolbox, path):
+    async for block in fetching.blocks(toolbox, path):
         left -= len(block)
         if left < 0:
             break
