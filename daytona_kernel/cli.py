@@ -119,14 +119,17 @@ def _sandboxes(args: argparse.Namespace) -> int:
 
 def _add_doctor(commands: _Commands) -> None:
     parser = commands.add_parser("doctor", help="check what notebooks need, and say what is missing")
-    parser.add_argument("--offline", action="store_true", help="do not ask the service")
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("--offline", action="store_true", help="do not ask the service")
+    how_much.add_argument("--quick", action="store_true", help="ask the service, but make no sandbox")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from . import doctor
 
-    return doctor.run(args.offline)
+    return doctor.run(offline=args.offline, quick=args.quick, as_json=args.json)
 
 
 def _add_install(commands: _Commands) -> None:

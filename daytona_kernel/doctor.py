@@ -1,8 +1,8 @@
 """``jupyter daytona doctor``: look at everything a notebook needs and say what is missing and what to do
 about it.
 
-Nothing is changed, no sandbox is made, and no key is shown. With ``--offline`` the service is not asked
-either.
+Nothing is changed and no key is shown. A sandbox is made, asked something and deleted, to tell how long that
+takes; not with ``--quick``. With ``--offline`` the service is not asked at all.
 """
 
 from __future__ import annotations
@@ -10,21 +10,33 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
+import socket
+import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .config import DaytonaSettings, find_credential
+from .controlplane import DEFAULT_API_URL
 from .errors import DaytonaKernelError
+from .terminal import spelled
 
 OK, NOTE, BAD = "ok", "note", "BAD"
 _PACKAGES = ("daytona-kernel", "daytona", "ipykernel", "ipython", "jupyter-client", "websockets", "aiohttp")
 _DESKTOP = ("Xvfb", "x11vnc", "websockify", "openbox")
 # How long the service may take to answer, in seconds.
 _ANSWER_SECONDS = 20
+_ROUND_TRIPS = 5
+# Tokens and signed links of services are good for minutes; a clock that is off by more makes them useless.
+_CLOCK_SECONDS = 60
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 @dataclass(frozen=True)
@@ -36,20 +48,35 @@ class Finding:
     advice: str = ""
 
 
-def run(offline: bool) -> int:
+def run(*, offline: bool = False, quick: bool = False, as_json: bool = False) -> int:
     """Print all findings; 1 if something is bad."""
-    checks: list[Callable[[], Iterable[Finding]]] = [check_python, check_kernelspec, check_service]
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        check_python,
+        check_kernelspec,
+        check_service,
+        check_proxy,
+    ]
     checks.append(check_local)
     if not offline:
-        checks.append(check_connection)
-    worst = 0
+        checks += [check_endpoint, check_connection]
+        if not quick:
+            checks.append(check_round_trip)
+    findings = []
     for check in checks:
         for finding in check():
-            print(f"{finding.level:>4}  {finding.text}")
-            if finding.advice:
-                print(f"      -> {finding.advice}")
-            worst |= finding.level == BAD
+            findings.append(finding)
+            if not as_json:
+                _show(finding)
+    worst = any(finding.level == BAD for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": not worst, "findings": [asdict(one) for one in findings]}, indent=2))
     return int(worst)
+
+
+def _show(finding: Finding) -> None:
+    print(f"{finding.level:>4}  {spelled(finding.text)}", flush=True)
+    if finding.advice:
+        print(f"      -> {spelled(finding.advice)}", flush=True)
 
 
 def check_python() -> Iterator[Finding]:
@@ -123,6 +150,89 @@ def check_local() -> Iterator[Finding]:
         yield Finding(OK, "the programs for a desktop in local sandboxes are installed")
 
 
+def check_proxy() -> Iterator[Finding]:
+    """Whether the environment sends connections through a proxy. Passwords in its address are not shown."""
+    found = {name: os.environ.get(name) or os.environ.get(name.lower(), "") for name in _PROXIES}
+    shown = [f"{name}={_without_password(value)}" for name, value in found.items() if value]
+    if not shown:
+        yield Finding(OK, "no proxy is set")
+        return
+    spared = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    hosts = {word.strip() for word in spared.split(",")}
+    text = f"connections go through a proxy: {', '.join(shown)}"
+    if DaytonaSettings().is_local and not hosts & {"*", "127.0.0.1"}:
+        yield Finding(
+            NOTE,
+            f"{text}; the local server must be reached without",
+            f"export NO_PROXY={','.join(filter(None, [spared, '127.0.0.1,localhost']))}",
+        )
+    else:
+        yield Finding(OK, text)
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is None:
+        return address
+    return address.replace(f":{parts.password}@", ":***@")
+
+
+def check_endpoint() -> Iterator[Finding]:
+    """Whether the service's address is one, its name is known (DNS), and its clock agrees with ours."""
+    settings = DaytonaSettings()
+    if settings.is_local:
+        return
+    url = settings.api_url or os.environ.get("DAYTONA_API_URL") or DEFAULT_API_URL
+    parts = urlsplit(url)
+    advice = "DAYTONA_API_URL looks like https://host/api; unset it for the public service"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield Finding(BAD, f"the service's address {url!r} is no URL", advice)
+        return
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme == "http" and not loopback:
+        yield Finding(BAD, f"{url} is not https: the key would be sent for anybody to read", advice)
+    began = time.perf_counter()
+    try:
+        addresses = {item[4][0] for item in socket.getaddrinfo(parts.hostname, parts.port or 443)}
+    except OSError as exc:
+        yield Finding(
+            BAD,
+            f"the name {parts.hostname} is not known to DNS ({exc.strerror or exc})",
+            "is DAYTONA_API_URL right, and is there a network?",
+        )
+        return
+    took = _milliseconds(time.perf_counter() - began)
+    yield Finding(OK, f"{url} is at {', '.join(sorted(map(str, addresses))[:3])} (DNS: {took})")
+    yield from _compare_clocks(url)
+
+
+def _compare_clocks(url: str) -> Iterator[Finding]:
+    try:
+        date = asyncio.run(asyncio.wait_for(_date(url), _ANSWER_SECONDS))
+        seconds = parsedate_to_datetime(date).timestamp() - time.time()
+    except Exception as exc:
+        # Whether the service answers is for check_connection to say.
+        yield Finding(NOTE, f"the clock could not be compared with the service's ({type(exc).__name__})")
+        return
+    if abs(seconds) > _CLOCK_SECONDS:
+        how = "behind" if seconds > 0 else "ahead of"
+        text = f"this machine's clock is {abs(seconds):.0f} s {how} the service's"
+        yield Finding(BAD, text, "set the clock (timedatectl set-ntp true): tokens and signed links fail")
+    else:
+        yield Finding(OK, "the clock agrees with the service's")
+
+
+async def _date(url: str) -> str:
+    """The time as the service has it. Any answer has it; no key is sent."""
+    import aiohttp
+
+    async with (
+        aiohttp.ClientSession(trust_env=True) as session,
+        session.get(f"{url.rstrip('/')}/config", allow_redirects=False) as answer,
+    ):
+        return answer.headers["Date"]
+
+
 def check_connection() -> Iterator[Finding]:
     """Whether the service answers, with the credentials that are set. Starts the local server if that is
     used.
@@ -137,6 +247,56 @@ def check_connection() -> Iterator[Finding]:
         yield Finding(BAD, f"{type(exc).__name__}: {exc}")
     else:
         yield Finding(OK, f"{where} answers; sandboxes of notebooks there: {count}")
+
+
+def check_round_trip() -> Iterator[Finding]:
+    """Make a sandbox, ask it something, delete it; how long each took."""
+    try:
+        created, trip, python = asyncio.run(_time_a_sandbox())
+    except DaytonaKernelError as exc:
+        yield Finding(BAD, f"no sandbox could be used: {type(exc).__name__}: {exc}")
+        return
+    yield Finding(
+        OK, f"a sandbox was there after {created:.2f} s; a command in it takes {_milliseconds(trip)}"
+    )
+    if python:
+        yield Finding(OK, f"Python {python} is in it")
+    else:
+        yield Finding(
+            BAD, "there is no Python 3 in it", "use another snapshot or image: cells need Python 3.10"
+        )
+
+
+async def _time_a_sandbox() -> tuple[float, float, str]:
+    """Seconds until a sandbox is there, seconds of a command, and its Python's version."""
+    from .sandbox import SandboxManager
+    from .toolbox import Toolbox
+
+    settings = DaytonaSettings(headless=True, sandbox="", on_shutdown="delete")
+    manager = SandboxManager(settings)
+    began = time.perf_counter()
+    try:
+        await manager.acquire()
+        created = time.perf_counter() - began
+        toolbox = Toolbox(manager.endpoint())
+        try:
+            code, output = await toolbox.execute("sh", "-c", "python3 --version || python --version")
+            trips = []
+            for _ in range(_ROUND_TRIPS):
+                began = time.perf_counter()
+                await toolbox.execute("true")
+                trips.append(time.perf_counter() - began)
+        finally:
+            await toolbox.close()
+        version = output.strip().removeprefix("Python ") if code == 0 and "Python 3" in output else ""
+        return created, statistics.median(trips), version
+    finally:
+        await manager.release()
+        await manager.close()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 async def _count_sandboxes() -> tuple[int, str]:

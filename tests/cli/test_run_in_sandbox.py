@@ -335,3 +335,10 @@ async def test_what_a_killed_run_left_in_the_service_is_swept(monkeypatch: pytes
         eventually(lambda: not names & {item["name"] for item in sandboxes()}, "a sandbox is still there")
     finally:
         await plane.close()
+
+
+def test_the_doctor_makes_a_sandbox_and_deletes_it() -> None:
+    shown = command("doctor")
+    assert re.search(r"a sandbox was there after [\d.]+ s; a command in it takes \d+ ms", shown)
+    assert re.search(r"Python 3\.\d+\.\d+ is in it", shown)
+    eventually(lambda: sandboxes() == [], "the sandbox is still there")
