@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import runcommand
+from . import runcommand, sandboxwords
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -142,7 +142,9 @@ def _add_install(commands: _Commands) -> None:
     parser.add_argument("--name", default="daytona", help="name of the kernelspec (default: daytona)")
     parser.add_argument("--display-name", help="what Jupyter's launcher shows (default: Python 3 (Daytona))")
     _add_location(parser)
-    parser.add_argument("--sandbox", metavar="NAME", help="sandbox (name or id) that this kernel uses")
+    kind = parser.add_argument_group("sandboxes")
+    kind.add_argument("--sandbox", metavar="NAME", help="sandbox (name or id) that this kernel uses")
+    sandboxwords.add_kind(kind)
     parser.add_argument(
         "--env",
         action="append",

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .sandboxwords import kind_variables
+
 DEFAULT_NAME = "daytona"
 DISPLAY_NAME = "Python 3 (Daytona)"
 _LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
@@ -82,7 +84,7 @@ def is_ours(folder: Path) -> bool:
 
 def install_command(args: argparse.Namespace) -> int:
     """``jupyter daytona install``: 0, 2 for impossible arguments, 1 where the place cannot be written."""
-    env: dict[str, str] = {}
+    env = kind_variables(args)
     for item in args.env:
         key, equals, value = item.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
@@ -94,6 +96,9 @@ def install_command(args: argparse.Namespace) -> int:
         env[key] = value
     if args.sandbox:
         env["DAYTONA_SANDBOX"] = args.sandbox
+    problem = _contradiction(args)
+    if problem:
+        return _refuse(problem)
     if not is_name(args.name):
         return _refuse(f"--name {args.name!r}: letters, digits, '.', '-' and '_' only")
     display_name = args.display_name or (
@@ -107,6 +112,18 @@ def install_command(args: argparse.Namespace) -> int:
         return 1
     print(f"installed kernelspec {args.name} in {folder}")
     return 0
+
+
+def _contradiction(args: argparse.Namespace) -> str:
+    """What of the words for a sandbox can not go together; a kernel would only say it at its first cell."""
+    kind = kind_variables(args)
+    if args.sandbox and kind:
+        return "--sandbox names a sandbox that is there: it can not be given a kind as well"
+    if args.snapshot and args.image:
+        return "--snapshot and --image: a sandbox is made from one of them"
+    if any((args.cpu, args.memory, args.disk, args.gpu)) and not args.image:
+        return "--cpu, --memory, --disk and --gpu need --image: a snapshot brings its own resources"
+    return ""
 
 
 def uninstall_command(args: argparse.Namespace) -> int:

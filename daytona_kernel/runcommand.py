@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .sandboxwords import add_kind, count, duration, kind_variables
 
 if TYPE_CHECKING:
     # The private name is argparse's own; there is no public one for what add_subparsers returns.
@@ -118,7 +119,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-j",
         "--jobs",
-        type=_count(1),
+        type=count(1),
         metavar="N",
         help=f"run so many at once (default: {DEFAULT_JOBS}; with --share or --sandbox: 1)",
     )
@@ -133,7 +134,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--retries",
-        type=_count(0),
+        type=count(0),
         default=0,
         metavar="N",
         help="run a notebook so many times again if its sandbox fails, never if its code does (default: 0)",
@@ -167,35 +168,6 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_kind(group: argparse._ArgumentGroup) -> None:
-    """Add what a new sandbox is made from."""
-    group.add_argument("--snapshot", metavar="NAME", help="make sandboxes from this snapshot")
-    group.add_argument("--image", metavar="IMAGE", help="or from this image, like python:3.12-slim")
-    group.add_argument("--cpu", type=_count(1), metavar="N", help="vCPUs; only with --image")
-    group.add_argument("--memory", type=_count(1), metavar="GIB", help="memory in GiB; only with --image")
-    group.add_argument("--disk", type=_count(1), metavar="GIB", help="disk in GiB; only with --image")
-    group.add_argument("--gpu", type=_count(1), metavar="N", help="GPUs; only with --image")
-    group.add_argument("--target", metavar="REGION", help="region of the sandboxes")
-    group.add_argument("--auto-stop", type=duration, metavar="TIME", help="stop when idle so long, like 30m")
-    group.add_argument("--no-network", action="store_true", help="no network in the sandboxes")
-
-
-def kind_variables(args: argparse.Namespace) -> dict[str, str]:
-    """What :func:`add_kind` asked for, as the variables that a kernel reads (daytona_kernel/config.py)."""
-    found = {
-        "DAYTONA_KERNEL_SNAPSHOT": args.snapshot,
-        "DAYTONA_KERNEL_IMAGE": args.image,
-        "DAYTONA_KERNEL_CPU": args.cpu,
-        "DAYTONA_KERNEL_MEMORY_GIB": args.memory,
-        "DAYTONA_KERNEL_DISK_GIB": args.disk,
-        "DAYTONA_KERNEL_GPU": args.gpu,
-        "DAYTONA_TARGET": args.target,
-        "DAYTONA_KERNEL_AUTO_STOP": None if args.auto_stop is None else f"{args.auto_stop:g}s",
-        "DAYTONA_KERNEL_NETWORK_BLOCK_ALL": "1" if args.no_network else None,
-    }
-    return {name: str(value) for name, value in found.items() if value is not None}
-
-
 def sandbox_env(words: list[str]) -> dict[str, str]:
     """Read ``--env``. Raises :exc:`ValueError` for a word that is none, or a variable that is not set."""
     found = {}
@@ -207,33 +179,6 @@ def sandbox_env(words: list[str]) -> dict[str, str]:
             raise ValueError(f"--env {name}: there is no such variable here")
         found[name] = value if equals else os.environ[name]
     return found
-
-
-def duration(text: str) -> float:
-    """Argparse type: a duration in seconds, more than zero."""
-    from .config import parse_duration_s
-    from .errors import ConfigurationError
-
-    try:
-        seconds = parse_duration_s(text)
-    except ConfigurationError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(
-            "a time limit must be more than zero; leave the option out for no limit"
-        )
-    return seconds
-
-
-def _count(least: int) -> Callable[[str], int]:
-    """Argparse type: a whole number, not below *least*."""
-
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-        return int(text)
-
-    return number
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
 from daytona_kernel import __version__, cli, kernelspecs
+from daytona_kernel.config import DaytonaSettings
 
 HEAVY = (
     "daytona",
@@ -88,6 +89,45 @@ def test_an_installed_kernelspec_is_found_by_jupyter_and_removed_again(
     assert "there is no kernelspec 'Mine'" in capsys.readouterr().err
 
 
+def test_several_kernelspecs_side_by_side_each_with_a_kind_of_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--image", "python:3.12", "--gpu", "1", "--cpu", "4", "--memory", "16", "--disk", "50"]
+    assert cli.main(["install", "--prefix", str(tmp_path), "--name", "daytona-gpu", *words]) == 0
+    words = [
+        "--snapshot",
+        "ml",
+        "--auto-stop",
+        "2h",
+        "--target",
+        "eu",
+        "--no-network",
+        "--display-name",
+        "ML",
+    ]
+    assert cli.main(["install", "--prefix", str(tmp_path), "--name", "daytona-ml", *words]) == 0
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
+    specs = KernelSpecManager()
+    assert {"daytona-gpu", "daytona-ml"} <= set(specs.find_kernel_specs())
+    assert specs.get_kernel_spec("daytona-gpu").env == {
+        "DAYTONA_KERNEL_IMAGE": "python:3.12",
+        "DAYTONA_KERNEL_CPU": "4",
+        "DAYTONA_KERNEL_MEMORY_GIB": "16",
+        "DAYTONA_KERNEL_DISK_GIB": "50",
+        "DAYTONA_KERNEL_GPU": "1",
+    }
+    other = specs.get_kernel_spec("daytona-ml")
+    for name, value in other.env.items():
+        monkeypatch.setenv(name, value)
+    settings = DaytonaSettings()
+    settings.check()
+    assert (settings.snapshot, settings.auto_stop, settings.network_block_all) == ("ml", 7200.0, True)
+    assert (other.display_name, other.env["DAYTONA_TARGET"]) == ("ML", "eu")
+    assert cli.main(["uninstall", "--prefix", str(tmp_path), "--name", "daytona-gpu"]) == 0
+    assert "daytona-gpu" not in specs.find_kernel_specs()
+    assert "daytona-ml" in specs.find_kernel_specs()
+
+
 def test_install_replaces_an_older_one_of_the_same_name(tmp_path: Path) -> None:
     for sandbox in ("one", "two"):
         assert cli.main(["install", "--prefix", str(tmp_path), "--sandbox", sandbox]) == 0
@@ -128,6 +168,9 @@ def test_uninstall_never_leaves_the_folder_of_kernels(tmp_path: Path, name: str)
         (["--env", "1A=b"], "write KEY=VALUE"),
         (["--name", "a b"], "letters, digits"),
         (["--name", "../x"], "letters, digits"),
+        (["--snapshot", "a", "--image", "b"], "made from one of them"),
+        (["--gpu", "1"], "need --image"),
+        (["--sandbox", "lab", "--snapshot", "a"], "a sandbox that is there"),
     ],
 )
 def test_install_refuses_what_cannot_be(
