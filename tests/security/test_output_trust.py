@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from daytona_kernel import trust
 from daytona_kernel.config import DaytonaSettings
+from daytona_kernel.magics import words
 
 from .hostile import line, victim
 
@@ -126,3 +127,12 @@ def test_full_is_the_default_and_the_environment_can_change_it(monkeypatch: pyte
     settings = DaytonaSettings()
     with pytest.raises(Exception, match="DAYTONA_KERNEL_OUTPUT_TRUST"):
         settings.check()
+
+
+@given(st.text() | st.just(EVIL), st.text() | st.just("javascript:alert(1)"))
+def test_names_of_the_sandbox_are_text_in_our_own_tables(name: str, url: str) -> None:
+    """They are HTML with any setting: of this machine's making, but for the names."""
+    made = words.table_html([name], [[name, name]], name) + words.link(url, name)
+    plain = words.table_html(["x"], [["x", "x"]], "x" if name else "") + words.link(url, "x")
+    assert made.count("<") <= plain.count("<")
+    assert not re.search(r"href=[\"']?\s*javascript", made, re.IGNORECASE)
