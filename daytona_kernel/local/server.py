@@ -292,17 +292,22 @@ class LocalServer:
         os.replace(temporary, path)
 
     async def _end_silent_connections(self) -> None:
-        """Close connections that have not sent a whole request for long: they would take all descriptors."""
-        assert self._runner is not None
-        waiting: set[int] = set()
+        """Look now and then for connections that have not sent a whole request."""
+        known: set[int] = set()
         while True:
             await asyncio.sleep(FIRST_REQUEST_SECONDS)
-            server = self._runner.server
-            silent = [one for one in (server.connections if server else []) if not one._request_count]
-            for one in silent:
-                if id(one) in waiting:
-                    one.force_close()
-            waiting = {id(one) for one in silent}
+            known = self.close_silent(known)
+
+    def close_silent(self, known: set[int]) -> set[int]:
+        """Close connections without a first request that are ``known`` already; all such that are left.
+
+        They would take all descriptors.
+        """
+        server = self._runner.server if self._runner is not None else None
+        silent = {id(one): one for one in (server.connections if server else []) if not one._request_count}
+        for number in known & silent.keys():
+            silent.pop(number).force_close()
+        return set(silent)
 
     async def close(self) -> None:
         """Stop serving, end all sandboxes, remove the runtime file."""
@@ -360,9 +365,7 @@ def setup_logging(options: ServerOptions, *, foreground: bool) -> None:
         handler = logging.StreamHandler()
     else:
         handler = RotatingFileHandler(options.paths.log_file, maxBytes=5_000_000, backupCount=2)
-    formatter = _OneLine(
-        "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
+    formatter = _OneLine("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

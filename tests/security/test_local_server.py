@@ -351,24 +351,27 @@ async def test_a_body_has_a_limit(running: Running) -> None:
         assert answer.status in (400, 413)
 
 
-async def test_connections_that_say_nothing_are_closed_and_hold_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_that_say_nothing_are_closed_and_hold_up_nobody(tmp_path: Path) -> None:
     """Slowloris: half a request each, for ever."""
-    monkeypatch.setattr(server_module, "FIRST_REQUEST_SECONDS", 0.1)
     running = await open_server(tmp_path, pool_size=0)
-    slow = []
+    server, slow = running.server, []
     try:
-        for _ in range(100):
-            one = socket.create_connection(("127.0.0.1", running.server.state.port))
-            one.sendall(b"GET /api/sandbox HTTP/1.1\r\nHost: 127.0.0.1\r\nX-")
-            slow.append(one)
         assert (await running.call("GET", "/sandbox"))[0] == 200
-        for one in slow:
+        for _ in range(100):
+            one = socket.create_connection(("127.0.0.1", server.state.port))
+            one.sendall(b"GET /api/sandbox HTTP/1.1\r\nHost: 127.0.0.1\r\nX-")
             one.setblocking(False)
+            slow.append(one)
+        while len(known := server.close_silent(set())) < 100:
+            await asyncio.sleep(0.01)
+        assert (await running.call("GET", "/sandbox"))[0] == 200
+        assert server.close_silent(known) == set()
         loop = asyncio.get_running_loop()
         for one in slow:
             assert b"200" not in await asyncio.wait_for(loop.sock_recv(one, 4096), 30)
+        assert (await running.call("GET", "/sandbox"))[0] == 200
+        assert server._patience is not None
+        assert not server._patience.done()
     finally:
         for one in slow:
             one.close()
