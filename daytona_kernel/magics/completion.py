@@ -181,7 +181,7 @@ async def _remote_names(host: Host, word: str) -> list[str]:
     sandbox = await host.session.manager.sdk_sandbox()
     folder, _, start = word.rpartition("/")
     prefix = folder + "/" if "/" in word else ""
-    base = await expanded(host, folder + "/" if "/" in word else ".")
+    base = await expanded(host, folder + "/" if "/" in word else ".", sandbox)
     entries = await sandbox.fs.list_files(base)
     return [
         prefix + one.name + ("/" if one.is_dir else "")

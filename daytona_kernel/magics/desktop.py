@@ -46,7 +46,8 @@ def _explained(exc: Exception) -> DaytonaKernelError:
     status = getattr(exc, "status_code", None)
     text = " ".join(str(getattr(exc, "message", "") or exc).split())[:500]
     if status in (500, 502, 503) or status == 404:
-        hint = "" if "install" in text.lower() else f"The image needs: {PACKAGES}."
+        command = f"%daytona exec -- sudo apt-get install -y {PACKAGES}"
+        hint = "" if "install" in text.lower() else f"What it needs, on Debian and Ubuntu: {command}"
         return CommandFailed(f"The desktop is not available in this sandbox: {text}", hint=hint)
     return explain(exc, "desktop")
 

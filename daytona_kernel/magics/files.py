@@ -9,7 +9,7 @@ import posixpath
 import re
 from base64 import b64encode
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DaytonaKernelError
 from ..toolbox import ToolboxError
@@ -17,6 +17,9 @@ from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command
 from .sdk import translated
 from .words import did_you_mean, escape, printable, size, table_html, table_text
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox
 
 PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 TABLE_ROWS = 50
@@ -29,16 +32,17 @@ def remote_argument(parser: Parser, name: str, **options: Any) -> None:
     parser.add_argument(name, **options).completer = REMOTE  # type: ignore[attr-defined]
 
 
-async def expanded(host: Host, path: str) -> str:
+async def expanded(host: Host, path: str, sandbox: AsyncSandbox | None = None) -> str:
     """``path`` with ``~`` replaced by the home directory of the sandbox's user.
 
-    A relative one begins where the notebook's Python is: what ``open`` finds there is found here.
+    A relative one begins where the notebook's Python is: what ``open`` finds there is found here. Without
+    ``sandbox`` the notebook's is started if need be.
     """
-    if path == "~" or path.startswith("~/"):
-        with translated():
-            return (await (await host.sandbox()).get_user_home_dir()) + path[1:]
     with translated():
-        folder = await host.directory()
+        if path == "~" or path.startswith("~/"):
+            sandbox = await host.sandbox() if sandbox is None else sandbox
+            return (await sandbox.get_user_home_dir()) + path[1:]
+        folder = await host.directory(sandbox)
     return posixpath.join(folder, path) if path != "." else folder or path
 
 

@@ -138,9 +138,13 @@ class Host(ABC):
         usable = isinstance(path, str) and path.startswith("/") and path.isprintable() and len(path) < 4096
         return str(path) if usable else ""
 
-    async def directory(self) -> str:
-        """Where relative paths begin: with the notebook's Python. Empty for where programs start anyway."""
-        path, sandbox = self.python_cwd, await self.sandbox()
+    async def directory(self, sandbox: AsyncSandbox | None = None) -> str:
+        """Where relative paths begin: with the notebook's Python. Empty for where programs start anyway.
+
+        ``sandbox``: as it is; without one it is started if need be.
+        """
+        sandbox = await self.sandbox() if sandbox is None else sandbox
+        path = self.python_cwd
         if not path:
             return ""
         if self._start_of[0] != sandbox.id:

@@ -47,7 +47,8 @@ def test_status_shows_the_sandbox(door: Door, home: str) -> None:
 def test_stop_keeps_files_and_the_next_cell_starts_again(door: Door, home: str) -> None:
     python(door, "v = 1; print(v); open('kept.txt', 'w').write('kept')")
     door("%daytona stop").ok()
-    assert "stopped" in door("%daytona status").ok().text
+    door.complete("%daytona cat kep")
+    assert "stopped" in door("%daytona status").ok().text  # Tab starts nothing
     code = "print(open('kept.txt').read(), 'v' in globals())"
     assert python(door, code).endswith("kept False")
     door("%daytona stop").ok()
