@@ -237,6 +237,7 @@ def _spelled(tag: str, spell: Callable[[Any], Any] = str) -> _Write:
     return lambda writer, value, where: {tag: spell(value)}
 
 
+_INDEXES = ("", "Range", "Multi", "Categorical", "Datetime", "Timedelta")
 _WRITERS: dict[str, _Write] = {
     "builtins.tuple": _listed("tuple"),
     "builtins.set": _listed("set"),
@@ -266,12 +267,7 @@ _WRITERS: dict[str, _Write] = {
     "pandas.Timedelta": _spelled("Timedelta", lambda value: value.isoformat()),
     "pandas.NaTType": _spelled("NaT"),
     "pandas.NAType": _spelled("NA"),
-    "pandas.Index": _write_index,
-    "pandas.RangeIndex": _write_index,
-    "pandas.MultiIndex": _write_index,
-    "pandas.CategoricalIndex": _write_index,
-    "pandas.DatetimeIndex": _write_index,
-    "pandas.TimedeltaIndex": _write_index,
+    **dict.fromkeys((f"pandas.{one}Index" for one in _INDEXES), _write_index),
 }
 
 
@@ -374,6 +370,8 @@ class _Reader:
         name, items = content
         if not _EXTENSION.match(name):
             raise Unreadable(f"there is a column of an unknown type, {name!r:.40}")
+        if name == "str" and not _has_texts():  # it would make the text "nan" of what is missing
+            return self.objects([[len(items)], items])
         return pandas.array(self.value(items), dtype=name)
 
     def index(self, content: Any) -> Any:
@@ -430,6 +428,13 @@ class _Reader:
         import pandas
 
         return pandas.NA
+
+
+def _has_texts() -> bool:
+    """Whether this pandas has texts of an own kind, as from version 3 on. Before, they are objects."""
+    import pandas
+
+    return str(pandas.Series([""]).dtype) == "str"
 
 
 def _checked_zone(name: Any) -> str:

@@ -153,6 +153,18 @@ def test_series_and_indexes_come_back_as_they_were(series: Any) -> None:
     pd.testing.assert_index_equal(back(index), index, exact=True)
 
 
+def test_a_missing_text_stays_missing_in_an_older_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pandas 2, which Daytona's own snapshots have, has no texts of a kind of their own."""
+    series = pd.Series(["x", None], index=["a", "b"], dtype="str" if pd.__version__ >= "3" else object)
+    data = b"".join(values.dump(series))
+    monkeypatch.setattr(values, "_has_texts", lambda: False)
+    found = values.load(data)
+    assert found.dtype == object
+    assert found.index.dtype == object
+    assert found.iloc[0] == "x"
+    assert found.isna().tolist() == [False, True]
+
+
 def test_values_of_pandas_come_back() -> None:
     stamp = pd.Timestamp("2026-10-25 00:30:00.123456789", tz="UTC").tz_convert("Europe/Berlin")
     found = back([stamp, pd.Timestamp("2026-01-02"), pd.Timedelta("1 days 00:00:01.5"), pd.NaT, pd.NA])
