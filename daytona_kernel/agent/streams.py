@@ -178,6 +178,9 @@ class Capture:
         for fd in self._names:
             while _available(fd):
                 self._read(fd)
+        if self._lock.locked():  # the reader may have taken something that it has not handed on yet
+            with self._outbox.interrupts.hold(), self._lock:
+                pass
 
     def forget_in_child(self) -> None:
         """In a forked child: the parent reads the pipes, and locks may be held by threads that are not
