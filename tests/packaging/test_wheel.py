@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email.message
 import email.parser
+import hashlib
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEC = "share/jupyter/kernels/daytona"
 
 
-def build(kind: str, folder: Path) -> Path:
-    """Build a ``wheel`` or ``sdist`` of the working tree with the project's own build backend."""
+def build(kind: str, folder: Path, source: Path = ROOT, environment: dict[str, str] | None = None) -> Path:
+    """Build a ``wheel`` or ``sdist`` of *source* with the project's own build backend."""
     code = f"import hatchling.build as b, sys; print(b.build_{kind}(sys.argv[1]))"
     result = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
-        cwd=ROOT,
+        cwd=source,
+        env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         check=True,
@@ -89,6 +92,32 @@ def test_the_source_archive_holds_what_a_packager_needs(tmp_path: Path) -> None:
     assert {"pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "kernelspec/kernel.json"} <= names
     assert "notebooks/quickstart.ipynb" in names
     assert "tests/packaging/test_wheel.py" in names
+
+
+def test_both_archives_are_the_same_to_the_byte_wherever_and_whenever_they_are_built(tmp_path: Path) -> None:
+    """Of two copies of the source: with other times, permissions and names, in other time zones."""
+    pytest.importorskip("hatchling")
+    found = []
+    for number, zone in enumerate(("UTC", "Asia/Tokyo")):
+        source = tmp_path / ("copy" * (number + 1))
+        copy_source(source)
+        for path in source.rglob("*"):
+            path.chmod((0o755, 0o700)[number] if path.is_dir() else (0o644, 0o600)[number])
+            os.utime(path, (number * 10**9, number * 10**9))
+        variables = {"TZ": zone, "SOURCE_DATE_EPOCH": "1790000000", "PYTHONHASHSEED": str(number)}
+        built = [build(kind, tmp_path / f"dist{number}", source, variables) for kind in ("wheel", "sdist")]
+        found.append([(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in built])
+    assert found[0] == found[1]
+
+
+def copy_source(target: Path) -> None:
+    """Copy what the archives are made of."""
+    target.mkdir()
+    skipped = shutil.ignore_patterns("__pycache__", "*.pyc", "*.out.ipynb", ".ipynb_checkpoints")
+    for name in ("daytona_kernel", "kernelspec", "notebooks", "docs"):
+        shutil.copytree(ROOT / name, target / name, ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / name, target / name)
 
 
 def test_the_kernelspec_is_what_jupyter_expects() -> None:
