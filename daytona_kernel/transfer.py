@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -266,11 +267,11 @@ async def download(toolbox: Toolbox, items: Sequence[Item], *, force: bool, coun
 
 
 async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome, count: Count) -> None:
-    target = await asyncio.to_thread(_Target.open, item, force, outcome)
-    if target is None:
-        return
+    target = _Target(item, force)
     received = 0
     try:
+        if not await asyncio.to_thread(target.begin, outcome):
+            return
         async for pieces in gathered(toolbox, item.remote):
             await target.write_behind(pieces)
             size = sum(map(len, pieces))
@@ -285,8 +286,6 @@ async def _fetch_big(toolbox: Toolbox, item: Item, force: bool, outcome: Outcome
     except OSError as exc:
         outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
     finally:
-        with suppress(OSError):
-            await asyncio.shield(target.settle())
         target.discard()
 
 
@@ -404,33 +403,52 @@ def _set_facts(path: str | Path | int, item: Item) -> None:
 class _Target:
     """A file on the way down: written under another name in its folder, put in place at the end."""
 
-    def __init__(self, item: Item, path: str, file: IO[bytes], force: bool) -> None:
+    def __init__(self, item: Item, force: bool) -> None:
         self.item, self.force, self.size = item, force, 0
-        self._path, self._file = path, file
+        self._path = ""
+        self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
         self._writing: asyncio.Future[None] | None = None
+        self._lock = threading.Lock()
+        """A step in a thread goes on when whoever waited for it is cancelled: discarding waits for it."""
+        self._over = False
 
     @classmethod
     def open(cls, item: Item, force: bool, outcome: Outcome) -> _Target | None:
         """Begin; ``None``, with the reason in the outcome, if this file can not be written."""
-        try:
-            if not force and os.path.lexists(item.local):
-                raise FileExistsError(17, "is there already; --force overwrites it")
-            if item.local.is_dir():
-                raise IsADirectoryError(21, "is a directory here")
-            item.local.parent.mkdir(parents=True, exist_ok=True)
-            handle, path = tempfile.mkstemp(".part", f".{item.local.name[:100]}.", item.local.parent)
-            return cls(item, path, os.fdopen(handle, "wb"), force)
-        except OSError as exc:
-            outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
-            return None
+        target = cls(item, force)
+        return target if target.begin(outcome) else None
+
+    def begin(self, outcome: Outcome) -> bool:
+        """Make the file under its other name; if not, the reason is in the outcome."""
+        item = self.item
+        with self._lock:
+            try:
+                if not self.force and os.path.lexists(item.local):
+                    raise FileExistsError(17, "is there already; --force overwrites it")
+                if item.local.is_dir():
+                    raise IsADirectoryError(21, "is a directory here")
+                if self._over:
+                    return False
+                item.local.parent.mkdir(parents=True, exist_ok=True)
+                handle, self._path = tempfile.mkstemp(
+                    ".part", f".{item.local.name[:100]}.", item.local.parent
+                )
+                self._file = os.fdopen(handle, "wb")
+                return True
+            except OSError as exc:
+                outcome.errors.append((item.remote, f"{item.local}: {exc.strerror or exc}"))
+                return False
 
     def write(self, *pieces: bytes | memoryview) -> None:
         """Write on."""
-        for piece in pieces:
-            self._file.write(piece)
-            self._digest.update(piece)
-            self.size += len(piece)
+        with self._lock:
+            if self._over or self._file is None:
+                return
+            for piece in pieces:
+                self._file.write(piece)
+                self._digest.update(piece)
+                self.size += len(piece)
 
     async def write_behind(self, pieces: list[bytes]) -> None:
         """Write on in a thread, while the next pieces come; waits for those before these."""
@@ -445,26 +463,35 @@ class _Target:
 
     def finish(self) -> str:
         """Put the file in place, with its times and permissions (no set-id bits). Its SHA-256."""
+        with self._lock:
+            if not self._over:
+                self._put_in_place()
+        return self._digest.hexdigest()
+
+    def _put_in_place(self) -> None:
+        assert self._file is not None
         self._file.close()
         _set_facts(self._path, self.item)
         if self.force:
             os.replace(self._path, self.item.local)
             self._path = ""
-        else:
-            # A link, unlike a rename, never overwrites what has come there meanwhile.
-            try:
-                os.link(self._path, self.item.local)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without hard links
-                if os.path.lexists(self.item.local):
-                    raise FileExistsError(17, "is there already; --force overwrites it") from None
-                os.replace(self._path, self.item.local)
-        return self._digest.hexdigest()
+            return
+        # A link, unlike a rename, never overwrites what has come there meanwhile.
+        try:
+            os.link(self._path, self.item.local)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self.item.local):
+                raise FileExistsError(17, "is there already; --force overwrites it") from None
+            os.replace(self._path, self.item.local)
 
     def discard(self) -> None:
-        """Remove what was not put in place."""
-        self._file.close()
-        if self._path:
-            with suppress(OSError):
-                os.unlink(self._path)
+        """Remove what was not put in place, once a step that is under way in a thread has ended."""
+        with self._lock:
+            self._over = True
+            if self._file is not None:
+                self._file.close()
+            if self._path:
+                with suppress(OSError):
+                    os.unlink(self._path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,18 @@ from daytona_kernel.errors import ConnectionFailed, SandboxProtocolError
 from daytona_kernel.magics import progress
 from daytona_kernel.magics.host import Bundle, Host
 from daytona_kernel.magics.transfers import _download_items
-from daytona_kernel.transfer import BATCH_BYTES, Item, Outcome, UnsafeName, _unpack, batches, safe_target
+from daytona_kernel.toolbox import Endpoint, Toolbox
+from daytona_kernel.transfer import (
+    BATCH_BYTES,
+    Item,
+    Outcome,
+    UnsafeName,
+    _Target,
+    _unpack,
+    batches,
+    download,
+    safe_target,
+)
 
 HOSTILE = ["/etc/passwd", "../x", "a/../../x", "..", "", ".", "a\\..\\x", "a\0b", "a/..", "/"]
 
@@ -105,8 +118,6 @@ def test_a_bundle_that_is_not_whole_is_an_error_and_writes_nothing(tmp_path: Pat
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    from daytona_kernel.transfer import _Target
-
     outcome = Outcome()
     target = _Target.open(item(tmp_path, "a"), False, outcome)
     assert target is not None
@@ -117,6 +128,49 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     target.discard()
     assert (tmp_path / "a").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_target_that_is_discarded_leaves_nothing_whatever_its_threads_do_later(tmp_path: Path) -> None:
+    outcome = Outcome()
+    late = _Target(item(tmp_path, "late"), False)
+    late.discard()
+    assert not late.begin(outcome)
+    begun = _Target(item(tmp_path, "begun"), False)
+    assert begun.begin(outcome)
+    begun.discard()
+    begun.write(b"too late")
+    begun.finish()
+    assert not list(tmp_path.iterdir())
+    assert not outcome.errors
+
+
+async def test_a_download_that_is_cancelled_while_a_thread_writes_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    write = _Target.write
+
+    def slow(target: _Target, *pieces: bytes) -> None:
+        writing.set()
+        go_on.wait(30)
+        write(target, *pieces)
+
+    async def endless(*_: object) -> AsyncIterator[list[bytes]]:
+        while True:
+            yield [bytes(1 << 20)]
+
+    monkeypatch.setattr(_Target, "write", slow)
+    monkeypatch.setattr("daytona_kernel.transfer.gathered", endless)
+    toolbox = Toolbox(Endpoint("http://nowhere.test", {}))
+    big = Item(tmp_path / "big", "/s/big", 1 << 40, 0o644, 1e9)
+    moving = asyncio.ensure_future(download(toolbox, [big], force=False, count=lambda _: None))
+    await asyncio.to_thread(writing.wait, 30)
+    moving.cancel()
+    try:
+        await asyncio.wait([moving])
+        assert not list(tmp_path.iterdir())
+    finally:
+        go_on.set()
 
 
 def test_batches_fit_in_memory(tmp_path: Path) -> None:
