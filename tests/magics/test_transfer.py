@@ -144,33 +144,36 @@ def test_a_target_that_is_discarded_leaves_nothing_whatever_its_threads_do_later
     assert not outcome.errors
 
 
-async def test_a_download_that_is_cancelled_while_a_thread_writes_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["begin", "write"])
+async def test_a_download_that_is_cancelled_beside_its_thread_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    writing, go_on = threading.Event(), threading.Event()
-    write = _Target.write
+    at_it, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    work = getattr(_Target, step)
 
-    def slow(target: _Target, *pieces: bytes) -> None:
-        writing.set()
+    def slow(target: _Target, *args: Any) -> Any:
+        at_it.set()
         go_on.wait(30)
-        write(target, *pieces)
+        try:
+            return work(target, *args)
+        finally:
+            ended.set()
 
     async def endless(*_: object) -> AsyncIterator[list[bytes]]:
         while True:
             yield [bytes(1 << 20)]
 
-    monkeypatch.setattr(_Target, "write", slow)
+    monkeypatch.setattr(_Target, step, slow)
     monkeypatch.setattr("daytona_kernel.transfer.gathered", endless)
     toolbox = Toolbox(Endpoint("http://nowhere.test", {}))
     big = Item(tmp_path / "big", "/s/big", 1 << 40, 0o644, 1e9)
     moving = asyncio.ensure_future(download(toolbox, [big], force=False, count=lambda _: None))
-    await asyncio.to_thread(writing.wait, 30)
+    await asyncio.to_thread(at_it.wait, 30)
     moving.cancel()
-    try:
-        await asyncio.wait([moving])
-        assert not list(tmp_path.iterdir())
-    finally:
-        go_on.set()
+    await asyncio.wait([moving])
+    go_on.set()
+    await asyncio.to_thread(ended.wait, 30)
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_fit_in_memory(tmp_path: Path) -> None:
