@@ -91,9 +91,16 @@ def _cleaned_lines(cell: str) -> list[str]:
 
 
 def _parsed(lines: list[str]) -> ast.Module | None:
-    """The cell with each magic turned into a call, lines where they were; ``None`` for what is no Python."""
+    """The cell with each magic turned into a call, lines where they were; ``None`` for what is no Python.
+
+    IPython fails over some cells with whatever error it likes (found by fuzzing: ``x = %'''`` with a line
+    after it gives IndexError). It does the same in the sandbox, and runs nothing of them there.
+    """
     try:
         source = "".join(_transformed(lines))
+    except Exception:
+        return None
+    try:
         flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         tree = compile(source, "<cell>", "exec", flags, dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

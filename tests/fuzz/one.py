@@ -1,4 +1,4 @@
-"""Feed one target for a while: ``python -m tests.fuzz.one TARGET SECONDS SEED``."""
+"""Feed one target for a while: ``python -m tests.fuzz.one TARGET SECONDS SEED RUNS``; 0 runs: no limit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 
-def run_one(name: str, seconds: int, seed: int) -> None:
-    """Feed one target until the time is over. Raises what it raises."""
+def run_one(name: str, seconds: int, seed: int, runs: int) -> None:
+    """Feed one target until the time or the number of runs is over. Raises what it raises."""
     if importlib.util.find_spec("atheris") is None:
-        run_plainly(name, seconds, seed)
+        run_plainly(name, seconds, seed, runs)
         return
     import atheris
 
@@ -23,17 +23,18 @@ def run_one(name: str, seconds: int, seed: int) -> None:
         for number, good in enumerate(GOOD[name]):
             Path(folder, str(number)).write_bytes(good)
         options = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=4096", "-rss_limit_mb=1500"]
-        atheris.Setup([name, folder, *options, f"-artifact_prefix={folder}/"], TARGETS[name])
+        options += [f"-runs={runs or -1}", f"-artifact_prefix={folder}/"]
+        atheris.Setup([name, folder, *options], TARGETS[name])
         atheris.Fuzz()
 
 
-def run_plainly(name: str, seconds: int, seed: int) -> None:
+def run_plainly(name: str, seconds: int, seed: int, runs: int) -> None:
     """Without atheris: good inputs, cut, joined and changed."""
     from .targets import GOOD, TARGETS
 
     rough, known, target = random.Random(seed), [*GOOD[name]], TARGETS[name]
     until, count = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
+    while time.monotonic() < until and (not runs or count < runs):
         data = bytearray(rough.choice(known))
         for _ in range(rough.randrange(8)):
             change(data, rough, known)
@@ -67,4 +68,4 @@ def change(data: bytearray, rough: random.Random, known: list[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    run_one(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    run_one(sys.argv[1], *map(int, sys.argv[2:]))

@@ -110,3 +110,7 @@ def test_each_statement_goes_to_its_side_at_its_line(plan: list[tuple[bool, str,
     for number, line in enumerate(lines):
         code = line.strip() and not line.startswith("#")
         assert number in seen or number in commands or not code
+
+
+def test_a_cell_that_ipython_itself_fails_over_is_left_to_the_sandbox() -> None:
+    assert split("x = %'''\n%daytonas= tona!'o ") is None
