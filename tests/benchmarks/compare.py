@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import psutil
 from daytona_kernel.local.launcher import ensure_running, stop
 from daytona_kernel.local.paths import local_paths
 
-from .kernels import Kernel
+from .kernels import Kernel, spread_of, summary
 
 KERNELS = ("python3", "daytona")
 FLOODS = (
@@ -89,7 +88,7 @@ def _starts(rounds: int, before: Callable[[], object]) -> dict[str, float]:
             kernel = Kernel(name)
             times[name].append(kernel.started_s)
             kernel.close()
-    return {name: statistics.median(v) for name, v in times.items()}
+    return summary(times)
 
 
 def _latency(kernels: dict[str, Kernel]) -> Figures:
@@ -98,7 +97,7 @@ def _latency(kernels: dict[str, Kernel]) -> Figures:
         for name, kernel in kernels.items():
             times[name].append(kernel.run("pass")[0] * 1000)
     return {
-        "cell `pass`, median, ms": {name: statistics.median(v) for name, v in times.items()},
+        "cell `pass`, median, ms": summary(times),
         "cell `pass`, 95th percentile, ms": {name: sorted(v)[190] for name, v in times.items()},
     }
 
@@ -110,7 +109,7 @@ def _in_turn(
     for _ in range(rounds):
         for name, kernel in kernels.items():
             times[name].append(measured(kernel))
-    return {name: statistics.median(v) for name, v in times.items()}
+    return summary(times)
 
 
 def _idle(kernels: dict[str, Kernel]) -> dict[str, float]:
@@ -139,17 +138,28 @@ def _flood(kernels: dict[str, Kernel], code: str, chars: int, rounds: int) -> di
             seconds, came = kernel.run(code)
             assert came == chars, f"{name}: {came} characters instead of {chars}"
             times[name].append(seconds)
-    return {name: statistics.median(v) for name, v in times.items()}
+    return summary(times)
 
 
 def table(figures: Figures) -> str:
-    """The figures in Markdown."""
+    """The figures in Markdown, with their median absolute deviations where there are several of each."""
     lines = ["| what | python3 | daytona | ratio |", "|---|---|---|---|"]
     for what, values in figures.items():
         local, ours = values["python3"], values["daytona"]
         ratio = f"{ours / local:.2f}" if local else "-"
-        lines.append(f"| {what} | {local:.2f} | {ours:.2f} | {ratio} |")
+        shown = [f"{values[name]:.2f}{spread_of(values, name)}" for name in KERNELS]
+        lines.append(f"| {what} | {shown[0]} | {shown[1]} | {ratio} |")
     return "\n".join(lines)
+
+
+def run() -> Figures:
+    """Measure with a server of its own, and end that."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        os.environ["DAYTONA_LOCAL_DIR"] = directory
+        try:
+            return measure()
+        finally:
+            stop(local_paths(os.environ))
 
 
 def main() -> None:
@@ -157,12 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        os.environ["DAYTONA_LOCAL_DIR"] = directory
-        try:
-            figures = measure()
-        finally:
-            stop(local_paths(os.environ))
+    figures = run()
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))

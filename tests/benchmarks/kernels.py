@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
 import psutil
 from jupyter_client.manager import start_new_kernel
+from jupyter_client.provisioning import LocalProvisioner
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, float]:
+    """Median by name, and as ``name ±`` the median distance from it, which one slow round does not move."""
+    found = {name: statistics.median(values) for name, values in times.items()}
+    return found | {
+        f"{name} ±": statistics.median(abs(value - found[name]) for value in values)
+        for name, values in times.items()
+    }
+
+
+def spread_of(figures: dict[str, float], name: str) -> str:
+    """The spread of a figure of :func:`summary` for people; nothing if it has none."""
+    spread = figures.get(f"{name} ±")
+    return f" ±{spread:.2f}" if spread is not None else ""
 
 
 class Kernel:
@@ -87,7 +104,10 @@ class Kernel:
 
     @property
     def _process(self) -> psutil.Process:
-        return psutil.Process(self.manager.provisioner.process.pid)
+        provisioner = self.manager.provisioner
+        assert isinstance(provisioner, LocalProvisioner)
+        assert provisioner.process is not None
+        return psutil.Process(provisioner.process.pid)
 
     def memory_mib(self) -> float:
         """Resident memory of the kernel's process."""

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -24,12 +23,13 @@ from daytona_kernel.local.paths import local_paths
 
 from ..faults.conftest import ProxiedServer, free_port
 from ..faults.proxy import FaultProxy, Plan
-from .kernels import Kernel
+from .kernels import Kernel, spread_of, summary
 
 FAR = "127.0.0.2"
 """On loopback, but not one of the names at which the kernel takes a sandbox for one on its own machine."""
 ROUND_TRIP_S = 0.1
 ROUNDS = 20
+Figures = dict[str, dict[str, float]]
 BYTES_PER_S = 20_000_000
 BULKS = (
     ("one print of 50 MB of text", "print(('a line of words, number %d\\n' % 7) * 1_666_667)"),
@@ -43,7 +43,7 @@ BULKS = (
 """The PNG is noise, which is what no compression helps with; its 5 MB are 6.7 million base64 characters."""
 
 
-def measure(server: ProxiedServer) -> dict[str, float]:
+def measure(server: ProxiedServer) -> Figures:
     """All figures, in round trips; about half a minute. Blocking: run it beside the proxy's loop."""
     environment = server.environment()
     client = Daytona(DaytonaConfig(api_key=environment["DAYTONA_API_KEY"], api_url=server.api_url))
@@ -60,17 +60,19 @@ def measure(server: ProxiedServer) -> dict[str, float]:
     finally:
         kernel.close()
         client.delete(sandbox)
-    return {what: statistics.median(times) / ROUND_TRIP_S for what, times in figures.items()}
+    return {
+        what: summary({"daytona": [time / ROUND_TRIP_S for time in times]}) for what, times in figures.items()
+    }
 
 
-def measure_bulk(server: ProxiedServer) -> dict[str, float]:
+def measure_bulk(server: ProxiedServer) -> Figures:
     """Large outputs, in the time that the line needs for their characters."""
     kernel = Kernel("daytona", {**os.environ, **server.environment()})
     try:
         figures = {}
         for what, code in BULKS:
-            times, chars = zip(*(kernel.run(code) for _ in range(3)), strict=True)
-            figures[what] = statistics.median(times) / (chars[0] / BYTES_PER_S)
+            runs = [kernel.run(code) for _ in range(5)]
+            figures[what] = summary({"daytona": [seconds * BYTES_PER_S / chars for seconds, chars in runs]})
         return figures
     finally:
         kernel.close()
@@ -82,11 +84,20 @@ def _run_code(sandbox: object) -> float:
     return time.perf_counter() - began
 
 
-async def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
+def table(round_trips: Figures, bulk: Figures) -> str:
+    """Both in Markdown, with their median absolute deviations."""
+    lines = ["| what | round trips of 100 ms |", "|---|---|", *map(_row, round_trips.items())]
+    lines += ["", "| what | times of the line, at 20 MB/s |", "|---|---|", *map(_row, bulk.items())]
+    return "\n".join(lines)
+
+
+def _row(figure: tuple[str, dict[str, float]]) -> str:
+    what, values = figure
+    return f"| {what} | {values['daytona']:.2f}{spread_of(values, 'daytona')} |"
+
+
+async def run() -> tuple[Figures, Figures]:
+    """Measure both with a server of their own, and end that."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         os.environ["DAYTONA_LOCAL_DIR"] = directory  # the server's process reads it, too
         paths = local_paths(os.environ)
@@ -97,21 +108,24 @@ async def main() -> None:
         try:
             async with FaultProxy(server.port, port=port, host=FAR) as proxy:
                 proxy.plan(Plan(delay=ROUND_TRIP_S / 2))
-                figures = await asyncio.to_thread(measure, server)
+                round_trips = await asyncio.to_thread(measure, server)
                 proxy.forget_rules()
                 proxy.plan(Plan(bandwidth=BYTES_PER_S))
-                bulk = await asyncio.to_thread(measure_bulk, server)
+                return round_trips, await asyncio.to_thread(measure_bulk, server)
         finally:
             stop(paths)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    round_trips, bulk = asyncio.run(run())
     if options.json:
-        options.json.write_text(json.dumps({**figures, **bulk}, indent=1) + "\n")
-    print("| what | round trips of 100 ms |\n|---|---|")
-    for what, value in figures.items():
-        print(f"| {what} | {value:.2f} |")
-    print("\n| what | times of the line, at 20 MB/s |\n|---|---|")
-    for what, value in bulk.items():
-        print(f"| {what} | {value:.2f} |")
+        options.json.write_text(json.dumps({**round_trips, **bulk}, indent=1) + "\n")
+    print(table(round_trips, bulk))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -15,7 +15,6 @@ import filecmp
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,11 +32,14 @@ from daytona_kernel.local.paths import local_paths
 from daytona_kernel.toolbox import Endpoint, Toolbox
 from daytona_kernel.transfer import Item
 
+from .kernels import spread_of, summary
+
 BIG_MIB = 1024
 SMALL_FILES, SMALL_BYTES, SDK_FILES = 10_000, 1024, 300
 ROUNDS = 3
 
 Work = Callable[[], Awaitable[None]]
+Figures = dict[str, dict[str, float]]
 
 
 class Files:
@@ -128,47 +130,56 @@ async def bare_download(
                 file.write(block)
 
 
-async def in_turn(rounds: int, works: dict[str, Work]) -> dict[str, float]:
-    """The median of the seconds that each takes; they take turns."""
-    took: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
+async def rates(works: dict[str, tuple[float, Work]]) -> Figures:
+    """How much of its amount each moves in a second; they take turns."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, (amount, work) in works.items():
             began = time.perf_counter()
             await work()
-            took[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in took.items()}
+            found[name].append(amount / (time.perf_counter() - began))
+    return {name: summary({"daytona": values}) for name, values in found.items()}
 
 
-async def measure_big(toolbox: Toolbox, files: Files, mib: int) -> dict[str, float]:
+async def measure_big(toolbox: Toolbox, files: Files, mib: int) -> Figures:
     """MiB/s of one big file, both ways, ours and bare; and the growth of our memory in MiB."""
     (files.directory / "bare").mkdir()
     process = psutil.Process()
+    back = files.directory / "bare" / "back"
     endpoint = toolbox.endpoint
     from_sandbox = f"{endpoint.base_url}/files/download?path={files.remote(files.big)}"
     async with bare_server(files.directory / "bare") as url, aiohttp.ClientSession() as session:
         before = process.memory_info().rss
-        took = await in_turn(
-            ROUNDS,
+        figures = await rates(
             {
-                "up, bare": lambda: bare_upload(session, f"{url}/big", files.big),
-                "up, bare, to the sandbox": lambda: bare_form(session, endpoint, files.big),
-                "up, ours": lambda: ours(transfer.upload(toolbox, files.up([files.big]), lambda _: None)),
-                "down, bare": lambda: bare_download(session, f"{url}/big", files.directory / "bare" / "back"),
-                "down, bare, from the sandbox": lambda: bare_download(
-                    session, from_sandbox, files.directory / "bare" / "back", endpoint.headers
+                f"{mib} MiB up, bare, MiB/s": (mib, lambda: bare_upload(session, f"{url}/big", files.big)),
+                f"{mib} MiB up, bare, to the sandbox, MiB/s": (
+                    mib,
+                    lambda: bare_form(session, endpoint, files.big),
                 ),
-                "down, ours": lambda: ours(
-                    transfer.download(toolbox, files.down([files.big]), force=False, count=lambda _: None)
+                f"{mib} MiB up, ours, MiB/s": (
+                    mib,
+                    lambda: ours(transfer.upload(toolbox, files.up([files.big]), lambda _: None)),
                 ),
-            },
+                f"{mib} MiB down, bare, MiB/s": (mib, lambda: bare_download(session, f"{url}/big", back)),
+                f"{mib} MiB down, bare, from the sandbox, MiB/s": (
+                    mib,
+                    lambda: bare_download(session, from_sandbox, back, endpoint.headers),
+                ),
+                f"{mib} MiB down, ours, MiB/s": (
+                    mib,
+                    lambda: ours(
+                        transfer.download(toolbox, files.down([files.big]), force=False, count=lambda _: None)
+                    ),
+                ),
+            }
         )
         growth = (process.memory_info().rss - before) / 2**20
     assert filecmp.cmp(files.big, files.copy(files.big), shallow=False)
-    figures = {f"{mib} MiB {name}, MiB/s": mib / seconds for name, seconds in took.items()}
-    return {**figures, "growth of memory meanwhile, MiB": growth}
+    return {**figures, "growth of memory meanwhile, MiB": {"daytona": growth}}
 
 
-async def measure_small(toolbox: Toolbox, files: Files, sandbox: Sandbox) -> dict[str, float]:
+async def measure_small(toolbox: Toolbox, files: Files, sandbox: Sandbox) -> Figures:
     """Files a second, both ways, ours and with one call of the SDK each."""
     part = files.small[:SDK_FILES]
 
@@ -181,25 +192,27 @@ async def measure_small(toolbox: Toolbox, files: Files, sandbox: Sandbox) -> dic
             assert sandbox.fs.download_file(files.remote(path)) == path.read_bytes()
 
     up = files.up(files.small)
-    took = await in_turn(
-        ROUNDS,
+    figures = await rates(
         {
-            "up, ours": lambda: ours(transfer.upload(toolbox, up, lambda _: None)),
-            "up, SDK": lambda: asyncio.to_thread(sdk_up),
-            "down, ours": lambda: ours(
-                transfer.download(toolbox, files.down(files.small), force=False, count=lambda _: None)
+            "files of 1 KiB up, ours, files/s": (
+                SMALL_FILES,
+                lambda: ours(transfer.upload(toolbox, up, lambda _: None)),
             ),
-            "down, SDK": lambda: asyncio.to_thread(sdk_down),
-        },
+            "files of 1 KiB up, SDK, files/s": (SDK_FILES, lambda: asyncio.to_thread(sdk_up)),
+            "files of 1 KiB down, ours, files/s": (
+                SMALL_FILES,
+                lambda: ours(
+                    transfer.download(toolbox, files.down(files.small), force=False, count=lambda _: None)
+                ),
+            ),
+            "files of 1 KiB down, SDK, files/s": (SDK_FILES, lambda: asyncio.to_thread(sdk_down)),
+        }
     )
     assert all(files.copy(path).read_bytes() == path.read_bytes() for path in files.small)
-    return {
-        f"files of 1 KiB {name}, files/s": (SMALL_FILES if name.endswith("ours") else SDK_FILES) / seconds
-        for name, seconds in took.items()
-    }
+    return figures
 
 
-async def measure(directory: Path, mib: int) -> dict[str, float]:
+async def measure(directory: Path, mib: int) -> Figures:
     """All figures. Some minutes, and four times the big file of disk."""
     server = ensure_running(local_paths(os.environ))
     files = await asyncio.to_thread(Files, directory, mib)
@@ -209,12 +222,32 @@ async def measure(directory: Path, mib: int) -> dict[str, float]:
     toolbox = Toolbox(Endpoint(base, {"Authorization": f"Bearer {server.api_key}"}))
     try:
         return {
-            **await measure_big(toolbox, files, mib),
             **await measure_small(toolbox, files, sandbox),
+            **await measure_big(toolbox, files, mib),  # last: the disk is busy with it for a while
         }
     finally:
         await toolbox.close()
         await asyncio.to_thread(client.delete, sandbox)
+
+
+def run(mib: int = BIG_MIB) -> Figures:
+    """Measure with a server of its own, and end that."""
+    directory = Path(tempfile.mkdtemp(prefix="bench-"))
+    os.environ["DAYTONA_LOCAL_DIR"] = str(directory / "local")
+    try:
+        return asyncio.run(measure(directory, mib))
+    finally:
+        stop(local_paths(os.environ))
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def table(figures: Figures) -> str:
+    """The figures in Markdown, with their median absolute deviations."""
+    rows = [
+        f"| {what} | {values['daytona']:.0f}{spread_of(values, 'daytona')} |"
+        for what, values in figures.items()
+    ]
+    return "\n".join(["| what | |", "|---|---|", *rows])
 
 
 def main() -> None:
@@ -225,18 +258,10 @@ def main() -> None:
         "--mib", type=int, default=BIG_MIB, help="size of the big file (default: %(default)s)"
     )
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="bench-"))
-    os.environ["DAYTONA_LOCAL_DIR"] = str(directory / "local")
-    try:
-        figures = asyncio.run(measure(directory, options.mib))
-    finally:
-        stop(local_paths(os.environ))
-        shutil.rmtree(directory, ignore_errors=True)
+    figures = run(options.mib)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    print("| what | |\n|---|---|")
-    for what, value in figures.items():
-        print(f"| {what} | {value:.0f} |")
+    print(table(figures))
 
 
 if __name__ == "__main__":
