@@ -58,7 +58,7 @@ async def test_a_child_of_the_cell_gets_the_interrupt_too(notebook: Notebook) ->
     cell = notebook.send_execute(
         "script = 'trap \"exit 7\" INT; echo ready; while :; do sleep 0.01; done'\n"
         "p = subprocess.Popen(['sh', '-c', script])\n"
-        # Not p.wait(): interrupted just as the child is reaped, it forgets how that ended (CPython, 1 in 300).
+        # Not p.wait(): interrupted as the child is reaped, it forgets how that ended (CPython, 1 in 300).
         "time.sleep(60)"
     )
     await notebook.says(cell, "ready\n")
