@@ -376,8 +376,8 @@ def _write_new(item: Item, body: memoryview) -> str:
 
 def _write_over(item: Item, body: memoryview, force: bool, outcome: Outcome) -> str:
     """Replace a small file, if that is allowed. Its SHA-256, or nothing with the reason in the outcome."""
-    target = _Target.open(item, force, outcome)
-    if target is None:
+    target = _Target(item, force)
+    if not target.begin(outcome):
         return ""
     try:
         target.write(body)
@@ -412,12 +412,6 @@ class _Target:
         self._lock = threading.Lock()
         """A step in a thread goes on when whoever waited for it is cancelled: discarding waits for it."""
         self._over = False
-
-    @classmethod
-    def open(cls, item: Item, force: bool, outcome: Outcome) -> _Target | None:
-        """Begin; ``None``, with the reason in the outcome, if this file can not be written."""
-        target = cls(item, force)
-        return target if target.begin(outcome) else None
 
     def begin(self, outcome: Outcome) -> bool:
         """Make the file under its other name; if not, the reason is in the outcome."""

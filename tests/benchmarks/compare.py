@@ -20,7 +20,7 @@ import psutil
 from daytona_kernel.local.launcher import ensure_running, stop
 from daytona_kernel.local.paths import local_paths
 
-from .kernels import Kernel, spread_of, summary
+from .kernels import Figures, Kernel, spread_of, summary
 
 KERNELS = ("python3", "daytona")
 FLOODS = (
@@ -50,8 +50,6 @@ QUESTIONS: tuple[tuple[str, int, Callable[[Kernel], float]], ...] = (
     ("interrupt to reply, ms", 5, lambda kernel: 1000 * kernel.interrupt_s()),
     ("restart to first result, s", 3, lambda kernel: kernel.restart_s()),
 )
-
-Figures = dict[str, dict[str, float]]
 
 
 def measure() -> Figures:

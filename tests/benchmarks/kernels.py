@@ -10,6 +10,9 @@ import psutil
 from jupyter_client.manager import start_new_kernel
 from jupyter_client.provisioning import LocalProvisioner
 
+Figures = dict[str, dict[str, float]]
+"""What was measured, by whom: seconds and the like, and their spread."""
+
 
 def summary(times: dict[str, list[float]]) -> dict[str, float]:
     """Median by name, and as ``name ±`` the median distance from it, which one slow round does not move."""

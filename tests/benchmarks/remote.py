@@ -23,13 +23,12 @@ from daytona_kernel.local.paths import local_paths
 
 from ..faults.conftest import ProxiedServer, free_port
 from ..faults.proxy import FaultProxy, Plan
-from .kernels import Kernel, spread_of, summary
+from .kernels import Figures, Kernel, spread_of, summary
 
 FAR = "127.0.0.2"
 """On loopback, but not one of the names at which the kernel takes a sandbox for one on its own machine."""
 ROUND_TRIP_S = 0.1
 ROUNDS = 20
-Figures = dict[str, dict[str, float]]
 BYTES_PER_S = 20_000_000
 BULKS = (
     ("one print of 50 MB of text", "print(('a line of words, number %d\\n' % 7) * 1_666_667)"),

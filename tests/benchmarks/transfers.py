@@ -32,14 +32,13 @@ from daytona_kernel.local.paths import local_paths
 from daytona_kernel.toolbox import Endpoint, Toolbox
 from daytona_kernel.transfer import Item
 
-from .kernels import spread_of, summary
+from .kernels import Figures, spread_of, summary
 
 BIG_MIB = 1024
 SMALL_FILES, SMALL_BYTES, SDK_FILES = 10_000, 1024, 300
 ROUNDS = 3
 
 Work = Callable[[], Awaitable[None]]
-Figures = dict[str, dict[str, float]]
 
 
 class Files:

@@ -119,8 +119,8 @@ def test_a_bundle_that_is_not_whole_is_an_error_and_writes_nothing(tmp_path: Pat
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     outcome = Outcome()
-    target = _Target.open(item(tmp_path, "a"), False, outcome)
-    assert target is not None
+    target = _Target(item(tmp_path, "a"), False)
+    assert target.begin(outcome)
     target.write(b"new")
     (tmp_path / "a").write_text("mine")
     with pytest.raises(FileExistsError):
