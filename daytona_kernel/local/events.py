@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 PING_SECONDS = 25.0
 CONNECT_SECONDS = 10.0
+MAX_STRANGERS = 128
+"""Connections that may wait for their CONNECT at a time; one more is turned away, and polls instead."""
 QUEUE_LENGTH = 256
 """Events that may wait for one client; one that reads slower is disconnected and falls back to polling."""
 
@@ -31,6 +33,7 @@ class EventHub:
     def __init__(self, api_key: str) -> None:
         self._api_key = api_key
         self._listeners: dict[web.WebSocketResponse, asyncio.Queue[str]] = {}
+        self._strangers = 0
 
     @property
     def listeners(self) -> int:
@@ -54,6 +57,8 @@ class EventHub:
         """``GET /api/socket.io/``: the websocket transport alone; anything else is refused."""
         if request.query.get("transport") != "websocket" or request.query.get("EIO", "4") != "4":
             return web.json_response({"code": 0, "message": "Transport unknown"}, status=400)
+        if self._strangers >= MAX_STRANGERS:
+            return web.json_response({"code": 3, "message": "Too many connections"}, status=503)
         socket = web.WebSocketResponse(max_msg_size=1_000_000)
         await socket.prepare(request)
         try:
@@ -70,8 +75,13 @@ class EventHub:
             "pingTimeout": 20000,
             "maxPayload": 1000000,
         }
-        await socket.send_str("0" + json.dumps(hello, separators=(",", ":")))
-        if await self._connect(socket):
+        self._strangers += 1
+        try:
+            await socket.send_str("0" + json.dumps(hello, separators=(",", ":")))
+            known = await self._connect(socket)
+        finally:
+            self._strangers -= 1
+        if known:
             await self._serve(socket)
         await socket.close()
 

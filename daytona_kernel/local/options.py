@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from .paths import LocalPaths, local_paths
+from .rates import PER_MINUTE, rates_of
 
 IDLE_MINUTES = 15.0
 
@@ -38,6 +39,8 @@ class ServerOptions:
     """How much faster than real time intervals run, for tests."""
     preview_warning: bool = False
     """Whether browsers see the warning page before a preview."""
+    rates: Mapping[str, int] = field(default_factory=lambda: dict(PER_MINUTE))
+    """Requests a minute by kind (:mod:`.rates`); 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.advertise:
@@ -76,4 +79,5 @@ def options_from_env(env: Mapping[str, str] | None = None) -> ServerOptions:
         pool_size=int(number("DAYTONA_LOCAL_POOL", 2)),
         time_scale=number("DAYTONA_LOCAL_TIME_SCALE", 1.0),
         preview_warning=env.get("DAYTONA_LOCAL_PREVIEW_WARNING", "") in ("1", "true"),
+        rates=rates_of(env.get("DAYTONA_LOCAL_RATES", "")),
     )

@@ -64,6 +64,10 @@ class Forwarded(Hijacked):
         return self._stays_open
 
 
+class Relayed(web.Response):
+    """An answer of the daemon, or of a program behind it, that was read whole before it goes on."""
+
+
 def is_upgrade(request: web.Request) -> bool:
     """Whether the request asks for a WebSocket."""
     return (
@@ -127,7 +131,7 @@ async def _forward_websocket(
     side.abort()
     kept = _answer_headers(answer)
     kept.popall("Content-Length", None)
-    return web.Response(status=answer.status, body=body, headers=kept)
+    return Relayed(status=answer.status, body=body, headers=kept)
 
 
 async def _forward_http(

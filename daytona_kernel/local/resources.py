@@ -246,6 +246,7 @@ async def config(request: web.Request) -> web.Response:
         "maxAutoArchiveInterval": creation.MAX_AUTO_ARCHIVE_MINUTES,
         "maintananceMode": False,
         "environment": "local",
+        "rateLimit": state.rates.config(),
         "localIsolation": state.manager.isolation.name,
         "localIsolationReason": state.manager.isolation.reason,
     }

@@ -36,6 +36,8 @@ from .options import ServerOptions
 from .paths import STATE_VERSION
 from .preview import PREVIEWS, PreviewProxy, target_of_host
 from .preview_tokens import SignedPreviews
+from .proxy import Relayed
+from .rates import FAILED_AUTH, RateLimiter, Verdict, kinds_of
 from .records import DAEMON_VERSION
 from .sandboxes import SandboxManager
 from .secrets_store import SecretStore
@@ -62,30 +64,22 @@ class StartError(Exception):
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Host check, previews by host name, the key, and errors in the API's shape."""
+    """Host check, previews by host name, the key, rates, and errors in the API's shape."""
     state = request.app[STATE]
+    verdict = Verdict()
     try:
         target = target_of_host(request.host, state.advertised_host())
         if target is not None:
-            return await request.app[PREVIEWS].handle(request, target)
-        if not host_allowed(request.host, state.advertised_host()):
-            return api_error_response(
-                request.path, 403, f"the local sandbox server is not {request.host[:100]}"
-            )
-        path = request.path
-        if path.startswith("/api/socket.io/") and not origin_allowed(request):
-            return api_error_response(path, 403, "web pages can not listen to the local sandbox server")
-        if path != "/health" and not path.startswith(OPEN_PREFIXES):
-            if not state.authorized(request):
-                return api_error_response(path, 401, "Invalid credentials")
-            state.note_request()
-        response = await handler(request)
+            response = await request.app[PREVIEWS].handle(request, target)
+        else:
+            refusal, verdict = admit(request, state)
+            response = await handler(request) if refusal is None else refusal
     except ApiError as exc:
-        return api_error_response(request.path, exc.status, exc.message)
+        response = api_error_response(request.path, exc.status, exc.message)
     except web.HTTPException as exc:
         if request.path.startswith("/toolbox/"):
             return proxy_error_response(request, exc.status, exc.reason)
-        return api_error_response(request.path, exc.status, f"Cannot {request.method} {request.path}")
+        response = api_error_response(request.path, exc.status, f"Cannot {request.method} {request.path}")
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
@@ -93,9 +87,54 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return api_error_response(
             request.path, 500, "internal error of the local sandbox server; see its log"
         )
-    if not response.prepared and request.path.startswith("/api/"):
+    if response.prepared or isinstance(response, Relayed):
+        return response
+    if response.status == 401:
+        response = count_failure(request, state, response)
+    if request.path.startswith("/api/"):
         response.headers["X-Daytona-Api-Version"] = DAEMON_VERSION
+        response.headers.update(verdict.headers)
     return response
+
+
+def admit(request: web.Request, state: ServerState) -> tuple[web.Response | None, Verdict]:
+    """The refusal of a request that is no preview's, if it is refused, and what was counted for it."""
+    path = request.path
+    if not host_allowed(request.host, state.advertised_host()):
+        words = f"the local sandbox server is not {request.host[:100]}"
+        return api_error_response(path, 403, words), Verdict()
+    if path.startswith("/api/socket.io/") and not origin_allowed(request):
+        words = "web pages can not listen to the local sandbox server"
+        return api_error_response(path, 403, words), Verdict()
+    if path == "/health" or path.startswith(OPEN_PREFIXES):
+        return None, Verdict()
+    if not state.authorized(request):
+        return api_error_response(path, 401, "Invalid credentials"), Verdict()
+    state.note_request()
+    verdict = state.rates.take(*kinds_of(request.method, path))
+    if verdict.retry_after_s:
+        return api_error_response(path, 429, "Rate limit exceeded"), verdict
+    return None, verdict
+
+
+def count_failure(
+    request: web.Request, state: ServerState, response: web.StreamResponse
+) -> web.StreamResponse:
+    """The answer to a request without the key: ``response``, or 429 and a closed connection after too many.
+
+    Only what has failed is counted, and only its answer changes, so that nobody can lock out who has the key.
+    """
+    verdict = state.rates.take(FAILED_AUTH)
+    if not verdict.retry_after_s:
+        return response
+    words = "Too many requests without valid credentials"
+    if request.path.startswith("/api/"):
+        refusal = api_error_response(request.path, 429, words)
+    else:
+        refusal = proxy_error_response(request, 429, words)
+    refusal.headers.update(verdict.headers)
+    refusal.force_close()
+    return refusal
 
 
 def host_allowed(host: str, advertised: str) -> bool:
@@ -231,6 +270,7 @@ class LocalServer:
             builds=BuildRunner(manager, volumes, snapshots),
             ssh=SshAccessStore(clock),
             previews=SignedPreviews(clock),
+            rates=RateLimiter(options.rates),
             warm_pools=warm_pools.WarmPoolStore(
                 state_dir / "warm-pools.json", snapshots, manager.pool, options.bare
             ),

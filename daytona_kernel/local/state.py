@@ -13,6 +13,7 @@ from aiohttp import web
 from .events import EventHub
 from .history import MetricsHistory
 from .options import ServerOptions
+from .rates import RateLimiter
 from .sandboxes import SandboxManager
 from .secrets_store import SecretStore
 from .snapshots import SnapshotStore
@@ -41,6 +42,7 @@ class ServerState:
     ssh: SshAccessStore
     previews: SignedPreviews
     warm_pools: WarmPoolStore
+    rates: RateLimiter
     history: MetricsHistory = field(default_factory=MetricsHistory)
     port: int = 0
     started_at: float = field(default_factory=time.time)

@@ -19,6 +19,8 @@ import pytest
 import pytest_asyncio
 
 from daytona_kernel.local import server as server_module
+from daytona_kernel.local.events import MAX_STRANGERS
+from daytona_kernel.local.rates import CREATE, FAILED_AUTH, PER_MINUTE
 from daytona_kernel.local.server import LocalServer
 from tests.local.server.conftest import Running, close_server, open_server
 
@@ -30,7 +32,9 @@ OPEN = {"/health"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    running = await open_server(tmp_path_factory.mktemp("local"), pool_size=0)
+    # So many tries as below would be answered with 429 soon; the limit has a test of its own.
+    rates = {**PER_MINUTE, FAILED_AUTH: 0}
+    running = await open_server(tmp_path_factory.mktemp("local"), pool_size=0, rates=rates)
     yield running
     await close_server(running)
 
@@ -376,6 +380,102 @@ async def test_connections_that_say_nothing_are_closed_and_hold_up_nobody(tmp_pa
         for one in slow:
             one.close()
         await close_server(running)
+
+
+# -- rates ---------------------------------------------------------------------------------------------
+
+
+GUESSES = ("/api/sandbox", "/api/no/such/route", "/toolbox/SANDBOX/version", "/preview/8000-SANDBOX/")
+
+
+async def test_guesses_are_limited_and_lock_nobody_out(
+    tmp_path: Path, stranger: aiohttp.ClientSession
+) -> None:
+    running = await open_server(tmp_path, pool_size=0, rates={**PER_MINUTE, FAILED_AUTH: 8})
+    try:
+        sandbox = await running.create()
+        statuses: list[int] = []
+        for _ in range(3):
+            for path in GUESSES:
+                url = running.base + path.replace("SANDBOX", sandbox["id"])
+                async with stranger.get(url, headers={"Authorization": "Bearer guess"}) as answer:
+                    statuses.append(answer.status)
+                    assert running.key not in await answer.text()
+                    if answer.status == 429:
+                        assert 0 < int(answer.headers["Retry-After"]) <= 60
+                        assert answer.headers["Connection"] == "close"
+                        assert answer.headers["X-RateLimit-Remaining-failed-auth"] == "0"
+        assert statuses == [401] * 8 + [429] * 4
+        # Who has the key, or a sandbox's token, does not notice.
+        assert (await running.call("GET", f"/sandbox/{sandbox['id']}"))[0] == 200
+        assert await running.run(sandbox, "echo still here") == (0, "still here\n")
+    finally:
+        await close_server(running)
+
+
+async def test_what_a_previewed_program_refuses_is_no_guess(tmp_path: Path) -> None:
+    running = await open_server(tmp_path, pool_size=0, rates={**PER_MINUTE, FAILED_AUTH: 1})
+    try:
+        sandbox = await running.create()
+        url = f"{running.base}/toolbox/{sandbox['id']}/files/upload?path=/tmp/no.py"
+        code = (
+            "import http.server as h\n"
+            "class H(h.BaseHTTPRequestHandler):\n"
+            "    def do_GET(self):\n"
+            "        self.send_response(401); self.send_header('Content-Length', '0'); self.end_headers()\n"
+            "s = h.ThreadingHTTPServer(('127.0.0.1', 8000), H); print('up', flush=True); s.serve_forever()\n"
+        )
+        async with running.http.post(url, data={"file": io.BytesIO(code.encode())}) as answer:
+            assert answer.status == 200
+        await running.run(
+            sandbox, "mkfifo /tmp/up; nohup python3 -u /tmp/no.py >/tmp/up 2>/dev/null & head -1 /tmp/up"
+        )
+        page = f"{running.base}/preview/8000-{sandbox['id']}/"
+        for _ in range(3):
+            async with running.http.get(page) as answer:
+                assert answer.status == 401
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await running.http.ws_connect(page)
+            assert refused.value.status == 401
+    finally:
+        await close_server(running)
+
+
+async def test_a_loop_of_creations_is_told_when_to_go_on(tmp_path: Path) -> None:
+    """In the service's words, so that the SDK raises its own error for it."""
+    running = await open_server(tmp_path, pool_size=0, rates={**PER_MINUTE, CREATE: 2})
+    try:
+        for _ in range(2):  # a refused one counts as well
+            assert (await running.call("POST", "/sandbox", {"snapshot": "none such"}))[0] == 400
+        async with running.http.post(f"{running.base}/api/sandbox", json={}) as answer:
+            assert answer.status == 429
+            assert 0 < int(answer.headers["Retry-After"]) <= 60
+            assert answer.headers["X-RateLimit-Limit-sandbox-create"] == "2"
+            assert (await answer.json())["statusCode"] == 429
+        assert (await running.call("GET", "/sandbox"))[1]["items"] == []
+        assert (await running.call("GET", "/config"))[1]["rateLimit"]["sandboxCreate"] == {
+            "ttl": 60,
+            "limit": 2,
+        }
+    finally:
+        await close_server(running)
+
+
+async def test_listeners_who_do_not_say_who_they_are_are_few(running: Running) -> None:
+    url = f"{running.base}/api/socket.io/?EIO=4&transport=websocket"
+    stranger, waiting = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)), []
+    try:
+        for _ in range(MAX_STRANGERS):
+            waiting.append(await stranger.ws_connect(url))
+            assert (await waiting[-1].receive()).data.startswith("0")
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await stranger.ws_connect(url)
+        assert refused.value.status == 503
+    finally:
+        for one in waiting:
+            await one.close()
+    async with stranger, stranger.ws_connect(url) as again:
+        assert (await again.receive()).data.startswith("0")
 
 
 # -- files and processes -------------------------------------------------------------------------------
