@@ -1,0 +1,42 @@
+"""Where a mark may be. Everything else is a finding."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .marks import KEY, PERSON, PLANTED, TOKEN
+from .search import Finding
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A place that is there to hold a secret, or a test that puts one somewhere."""
+
+    path: str
+    """Regular expression for the end of the path."""
+    kinds: str
+    why: str
+    private: bool = True
+    """Whether the place must be its owner's alone."""
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether this finding is as it should be."""
+        fits = re.search(f"(?:{self.path})$", finding.path) is not None
+        return fits and finding.kind in self.kinds and (finding.private or not self.private)
+
+
+PLACES = (
+    Allowed(r"/server\.json", KEY, "the local server's runtime file, by which its owner's clients find it"),
+    Allowed(
+        r"/sandboxes/[\w-]+/(sandbox|record)\.json(\.\w+)?", TOKEN, "a sandbox's record, with its tokens"
+    ),
+)
+
+
+def allowed(finding: Finding) -> bool:
+    """Whether a place of the table covers it."""
+    return any(place.covers(finding) for place in PLACES)
+
+
+__all__ = ["PERSON", "PLACES", "PLANTED", "Allowed", "allowed"]
