@@ -10,8 +10,10 @@ from typing import Any
 
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 from . import notebookfile
+from .outputlimit import OutputLimit, size_of_output
 
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())  # What goes wrong is reported by the runner, in its own words.
@@ -23,6 +25,7 @@ _SAVE_SHARE = 10
 # nbclient gives up on a cell's last outputs this many seconds after its reply. Its own 4 s lose the end of
 # a cell that printed a lot; outputs and reply travel on different sockets.
 _IOPUB_SECONDS = 300
+CUT = "[daytona] The outputs of this notebook are over the limit (--max-output); the rest is not kept.\n"
 
 
 class RecordingClient(NotebookClient):
@@ -33,7 +36,8 @@ class RecordingClient(NotebookClient):
     and over.
     """
 
-    def __init__(self, notebook: NotebookNode, **settings: Any) -> None:
+    def __init__(self, notebook: NotebookNode, max_output: int = 0, **settings: Any) -> None:
+        """*max_output*: how many characters of output are kept, 0 for all. *settings*: nbclient's."""
         settings.setdefault("iopub_timeout", _IOPUB_SECONDS)
         settings.setdefault("raise_on_iopub_timeout", True)
         settings.setdefault("record_timing", False)
@@ -41,15 +45,27 @@ class RecordingClient(NotebookClient):
         self._stream: NotebookNode | None = None
         self._pieces: list[str] = []
         self._changed = False
+        self._cell: NotebookNode | None = None
+        self._earlier = 0
+        self.limit = OutputLimit(max_output, self._kept)
+        self.cut_cells: list[int] = []
+        """Indices of the cells that lost output to the limit."""
 
     def process_message(
         self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
     ) -> NotebookNode | None:
         """Handle one IOPub message of the running cell (called by nbclient for each)."""
         self._changed = True
+        if cell is not self._cell:
+            self._cell_begins(cell)
+        kept = self.limit.take(msg)
+        if msg["msg_type"] == "clear_output":
+            self.limit.cleared()
         if msg["msg_type"] != "stream":
             self.join_streams()
-        result: NotebookNode | None = super().process_message(msg, cell, cell_index)
+        result: NotebookNode | None = super().process_message(kept, cell, cell_index) if kept else None
+        if kept is not msg:
+            self._say_that_it_is_cut(cell, cell_index)
         return result
 
     def output(
@@ -67,6 +83,30 @@ class RecordingClient(NotebookClient):
                 return None
         result: NotebookNode | None = super().output(outs, msg, display_id, cell_index)
         return result
+
+    def _cell_begins(self, cell: NotebookNode) -> None:
+        if self._cell is not None:
+            self.join_streams()
+            self._earlier += sum(map(size_of_output, self._cell.outputs))
+        self._cell = cell
+        self.limit.cell_begins()
+
+    def _kept(self) -> int:
+        """How much is kept by now, in characters."""
+        self.join_streams()
+        size = self._earlier + sum(map(size_of_output, self.widget_state.values()))
+        if self._cell is not None and not self.clear_before_next_output:
+            size += sum(map(size_of_output, self._cell.outputs))
+        return size
+
+    def _say_that_it_is_cut(self, cell: NotebookNode, cell_index: int) -> None:
+        if self.limit.said:
+            return
+        self.limit.said = True
+        self.cut_cells.append(cell_index)
+        self.join_streams()
+        line = new_output("stream", name="stderr", text=CUT)  # type: ignore[no-untyped-call]
+        cell.outputs.append(line)
 
     def join_streams(self) -> None:
         """Put the text that arrived so far where it belongs. To be called before looking at outputs."""

@@ -58,6 +58,8 @@ class NotebookOptions:
     timeout: float | None = None
     cell_timeout: float | None = None
     allow_errors: bool = False
+    max_output: int = 0
+    """Characters of output that are kept of all cells together; 0 for all."""
     uploads: Sequence[tuple[Path, str]] = ()
     """Files of this machine, and their paths in the sandbox, to be there before the first cell."""
     collect: Sequence[str] = ()
@@ -259,6 +261,7 @@ class NotebookRun:
 
     async def _finish(self, outcome: Outcome) -> None:
         """Take home what was asked for, and keep a failed notebook's sandbox. Not after an interrupt."""
+        self._note_what_was_cut()
         state = self._kernel_state()
         sandbox = str(state.get("sandbox_id") or self._options.sandbox or "")
         self.facts.sandbox, self.facts.context = sandbox, str(state.get("context_id") or "")
@@ -280,6 +283,16 @@ class NotebookRun:
                 self.facts.kept = True
             except DaytonaKernelError as exc:
                 self.facts.notes.append(f"the sandbox could not be kept: {exc}")
+
+    def _note_what_was_cut(self) -> None:
+        if self._client is None or not self._client.cut_cells:
+            return
+        runnable = [index for index, cell in enumerate(self._notebook.cells) if is_runnable(cell)]
+        numbers = ", ".join(str(runnable.index(index) + 1) for index in self._client.cut_cells)
+        limit = f"{self._options.max_output / 1e6:g} MB"
+        self.facts.notes.append(
+            f"over {limit} of output: the rest of cell {numbers} was not kept (--max-output)"
+        )
 
     def _was_told_to_stop(self) -> bool:
         return self._reason is not None
@@ -307,6 +320,7 @@ class NotebookRun:
             self._manager.set_trait("transport_encryption", "auto")
         self._client = RecordingClient(
             self._notebook,
+            max_output=self._options.max_output,
             km=self._manager,
             startup_timeout=STARTUP_SECONDS,
             allow_errors=self._options.allow_errors,

@@ -9,13 +9,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .sandboxwords import add_kind, count, duration, kind_variables
+from .sandboxwords import add_kind, byte_count, count, duration, kind_variables
 
 if TYPE_CHECKING:
     # The private name is argparse's own; there is no public one for what add_subparsers returns.
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_JOBS = 4
+DEFAULT_OUTPUT = 100_000_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXAMPLES = """\
 examples:
@@ -133,6 +134,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--cell-timeout", type=duration, metavar="TIME", help="limit for each cell, like 5m (default: none)"
     )
     group.add_argument(
+        "--max-output",
+        type=byte_count,
+        default=DEFAULT_OUTPUT,
+        metavar="SIZE",
+        help="keep so much output of each notebook, like 1GB; 0 for all (default: 100MB)",
+    )
+    group.add_argument(
         "--retries",
         type=count(0),
         default=0,
@@ -248,6 +256,7 @@ def _each(args: argparse.Namespace, variables: dict[str, str]) -> NotebookOption
         timeout=args.timeout,
         cell_timeout=args.cell_timeout,
         allow_errors=args.allow_errors,
+        max_output=args.max_output,
         collect=args.collect,
         environment=variables,
         keep_failed=args.keep_failed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 
@@ -49,6 +50,15 @@ def duration(text: str) -> float:
             "a time limit must be more than zero; leave the option out for no limit"
         )
     return seconds
+
+
+def byte_count(text: str) -> int:
+    """Argparse type: a size like ``500kB``, ``100MB``, ``1GiB``, or a plain number of bytes."""
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kKMGT]?)(i?)B?", text)
+    if match is None or (match[3] and not match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500kB, 100MB or 1GiB")
+    unit = 1024 if match[3] else 1000
+    return int(float(match[1]) * unit ** " KMGT".index(match[2].upper() or " "))
 
 
 def count(least: int) -> Callable[[str], int]:

@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from daytona_kernel import cli, notebookclient, notebookfile, notebookrun, outcome
+from daytona_kernel import cli, notebookclient, notebookfile, notebookrun, outcome, sandboxwords
 
 from .conftest import MakeNotebook
 
@@ -99,6 +99,39 @@ def test_allow_errors_goes_on_and_says_how_many(
 
 def test_a_cell_tagged_raises_exception_may_fail(make_notebook: MakeNotebook) -> None:
     assert run(make_notebook("1 / 0", "print(2)", tags={0: ["raises-exception"]})) == 0
+
+
+def test_a_cell_that_prints_for_ever_fills_no_disk(
+    make_notebook: MakeNotebook, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Until its time is over; the cells after it are run, and what they say is cut, too."""
+    book = make_notebook("1", "", "print('x' * 5000)\nwhile True: print('y' * 1000)")
+    report = tmp_path / "report.json"
+    options = ("--max-output", "20kB", "--cell-timeout", "2s", "--json", str(report))
+    assert run(book, *options) == 1
+    result = tmp_path / "book.out.ipynb"
+    assert 18_000 < result.stat().st_size < 25_000
+    assert texts(result)[2].endswith(notebookclient.CUT)
+    assert nbformat.read(result, as_version=4).cells[2].outputs[-1].ename == "KeyboardInterrupt"
+    words = "over 0.02 MB of output: the rest of cell 2 was not kept (--max-output)"
+    assert words in capfd.readouterr().err
+    assert json.loads(report.read_text())["notebooks"][0]["notes"] == [words]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("500", 500), ("500kB", 500_000), ("1.5 MB", 1_500_000), ("1GiB", 2**30), ("2K", 2000)],
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert sandboxwords.byte_count(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1iB", "1 PB", "1e9", "1MBB"])
+def test_sizes_that_are_none_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "book.ipynb", f"--max-output={text}"])
+    assert ended.value.code == 2
+    assert "no size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
