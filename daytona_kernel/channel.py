@@ -10,10 +10,11 @@ import logging
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus
 from websockets.protocol import State
 
 from .errors import ConnectionFailed
+from .proxies import proxy_for
 from .toolbox import Endpoint
 
 PATH = "/process/interpreter/execute"
@@ -87,12 +88,15 @@ async def open_channel(endpoint: Endpoint) -> Channel:
             ping_interval=None,
             max_size=MAX_MESSAGE_BYTES,
             compression=None,
-            proxy=None if endpoint.is_local else True,
+            proxy=proxy_for(endpoint.websocket_url),
             close_timeout=2,
         )
     except InvalidStatus as exc:
         status = exc.response.status_code
         raise Refused(f"The sandbox refused the interpreter's socket with status {status}.") from exc
+    except InvalidProxy:
+        # without its words, which hold the proxy's address with its password
+        raise ConnectionFailed("The proxy that the environment names takes no WebSockets.") from None
     except (OSError, TimeoutError, asyncio.TimeoutError, InvalidHandshake, EOFError) as exc:
         raise ConnectionFailed(f"The sandbox's interpreter could not be reached ({exc}).") from exc
     assert isinstance(connection, Channel)

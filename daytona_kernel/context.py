@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,10 +26,13 @@ log = logging.getLogger(__name__)
 Content = dict[str, Any]
 
 BOOTSTRAP_TIMEOUT_S = 60.0
-CREATE_ATTEMPTS = 3
+PATIENCE_S = 15.0
+"""How long a sandbox that is started may refuse before that is believed."""
+PAUSE_MIN_S, PAUSE_MAX_S = 0.3, 2.0
 GIVE_UP_S = 2.5
-GATEWAY_STATUSES = (502, 503, 504)
-"""The proxy's: the sandbox itself was not asked, or has only just started."""
+NOT_YET = (400, 401, 404, 429, 502, 503, 504)
+"""The proxy's words for a sandbox that it does not know yet (401, which it remembers for 5 s; 404), that has
+no address yet (400) or whose daemon does not listen yet (502, 503, 504), as of v0.190.0."""
 PLAIN_NOTICE = "IPython could not be provided in this sandbox: cells are plain Python, without magics."
 NO_CAPTURE_NOTICE = "Output of child processes is not shown: this sandbox's interpreter does not allow it."
 PIP_SCRIPT = '"$0" -m pip install -q --disable-pip-version-check --retries 1 --target "$1" ipython comm'
@@ -121,21 +125,34 @@ class ContextStarter:
             raise
 
     async def _create_context(self, toolbox: Toolbox) -> str:
-        for attempt in range(CREATE_ATTEMPTS):
-            try:
-                return await toolbox.create_context()
-            except ToolboxError as exc:
-                if exc.status == 500:
-                    raise SandboxProtocolError(
-                        "The sandbox could not start Python.", hint="It needs python3, version 3.10 or later."
-                    ) from exc
-                if exc.status not in GATEWAY_STATUSES or attempt == CREATE_ATTEMPTS - 1:
-                    raise
-            except ConnectionFailed:
-                if attempt == CREATE_ATTEMPTS - 1:
-                    raise
-            await asyncio.sleep(0.3 * 3**attempt)
-        raise AssertionError("unreachable")
+        """A context, as soon as there can be one: a sandbox is "started" before all of it answers."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        pause_s = PAUSE_MIN_S
+        try:
+            while True:
+                try:
+                    return await toolbox.create_context()
+                except ToolboxError as exc:
+                    if exc.status == 500:
+                        raise SandboxProtocolError(
+                            "The sandbox could not start Python.",
+                            hint="It needs python3, version 3.10 or later.",
+                        ) from exc
+                    if exc.status not in NOT_YET:
+                        raise
+                    if time.monotonic() > give_up_at:
+                        raise SandboxError(
+                            f"The sandbox is started, but does not take calls yet ({exc.status}).",
+                            hint="Run the cell again; if it stays so: %daytona stop, and again.",
+                        ) from exc
+                except ConnectionFailed:
+                    if time.monotonic() > give_up_at:
+                        raise
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                self._on_status("Waiting for the sandbox to answer …")
+        finally:
+            self._on_status(None)
 
     # -- the agent ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from ._version import __version__
 from .errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
+from .proxies import proxy_for
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -25,21 +27,46 @@ Content = dict[str, Any]
 DEFAULT_API_URL = "https://app.daytona.io/api"
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
+"""Of a call to start: the service answers after up to 30 s, when the sandbox runs (API of v0.190.0)."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+REPEATABLE = ("GET", "PUT", "DELETE")
+PAUSES_S = (0.3, 1.0)
+"""Before a call is repeated, unless the answer names a time of its own (``Retry-After``)."""
+REPEAT_WITHIN_S = 10.0
+"""A call that has failed after longer is not repeated: the person has waited enough."""
+MOST_PATIENCE_S = 30.0
+"""The longest time asked for by the service that is waited for."""
+TOO_MANY = 429
+GATEWAY = (502, 503, 504)
+"""Statuses of what stands before the service: it may be there again in a moment."""
+IN_PROGRESS = 409
+MISSING_LOOKS = 3
+"""How often a sandbox that has just been made may be unknown before that is believed."""
+FAILED_LOOKS = 10
+"""How often in a row nobody may answer while a sandbox gets ready."""
 STARTED = "started"
 FAILED = ("error", "build_failed", "destroyed", "destroying")
 POLL_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Pauses between looks at a sandbox that is getting ready; the last one again and again."""
+BUSY_POLL_S = 0.5
+"""Between attempts to start a sandbox whose state somebody else is changing."""
 PYTHON = {"code-toolbox-language": "python"}
 """The label by which SDK clients know the sandbox's language."""
 
 
 class ControlPlaneError(Exception):
-    """The control plane refused, or the sandbox came to a bad end. ``status``: HTTP's, or ``None``."""
+    """The control plane refused, or the sandbox came to a bad end. ``status``: HTTP's, or ``None``.
 
-    def __init__(self, status: int | None, message: str) -> None:
+    ``retry_after_s``: for how long it wants to be left alone, if it said so. ``made``: the sandbox that was
+    asked for exists all the same.
+    """
+
+    def __init__(self, status: int | None, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
+        self.made = False
 
 
 @dataclass
@@ -54,6 +81,7 @@ class SandboxHandle:
     toolbox_proxy_url: str = ""
     error_reason: str = ""
     recoverable: bool = False
+    auto_stop_minutes: int | None = None
 
     async def refresh_data(self) -> None:
         """Ask for the state of now. Raises as :meth:`ControlPlane.call` does."""
@@ -71,19 +99,37 @@ class SandboxHandle:
         await asyncio.wait_for(self._start("recover"), timeout or None)
 
     async def _start(self, verb: str) -> None:
-        self.take(await self.plane.call("POST", _path(self.id, verb)))
+        while True:
+            try:
+                call = self.plane.call("POST", _path(self.id, verb), timeout_s=START_TIMEOUT_S, repeat=True)
+                self.take(await call)
+                break
+            except ControlPlaneError as exc:
+                if exc.status != IN_PROGRESS:
+                    raise
+            # Another kernel may just be starting it, or its stop is not quite over.
+            await asyncio.sleep(BUSY_POLL_S)
+            await self.refresh_data()
+            if self.state == STARTED or self.state in FAILED:
+                break
         await self.wait_until_started()
 
     async def wait_until_started(self) -> None:
         """Look at it until it runs. Raises :class:`ControlPlaneError` with the reason if it never will."""
-        looks = 0
+        looks = failures = 0
         while self.state != STARTED:
             if self.state in FAILED:
                 reason = self.error_reason or "no reason given"
                 raise ControlPlaneError(None, f"its state is {self.state}, the reason: {reason}")
             await asyncio.sleep(POLL_S[min(looks, len(POLL_S) - 1)])
             looks += 1
-            await self.refresh_data()
+            try:
+                await self.refresh_data()
+                failures = 0
+            except (ConnectionFailed, ControlPlaneError) as exc:
+                failures += 1
+                if failures > _looks_allowed(exc):
+                    raise
 
     async def stop(self) -> None:
         """Ask for its stop, without waiting for it."""
@@ -100,7 +146,7 @@ class SandboxHandle:
 
     async def refresh_activity(self) -> None:
         """Tell that it is in use: its auto-stop clock begins anew."""
-        await self.plane.call("POST", _path(self.id, "last-activity"))
+        await self.plane.call("POST", _path(self.id, "last-activity"), repeat=True)
 
     def take(self, answer: Any) -> None:
         """Take over what an answer says. Fields that are missing stay as they are."""
@@ -114,6 +160,8 @@ class SandboxHandle:
         self.toolbox_proxy_url = str(answer.get("toolboxProxyUrl") or self.toolbox_proxy_url)
         self.error_reason = str(answer.get("errorReason") or "")
         self.recoverable = answer.get("recoverable") is True
+        if type(answer.get("autoStopInterval")) is int:
+            self.auto_stop_minutes = answer["autoStopInterval"]
 
 
 class ControlPlane:
@@ -156,15 +204,36 @@ class ControlPlane:
 
         ``body``: the fields of the API's ``CreateSandbox``. Raises :class:`ControlPlaneError` if it is
         refused or fails, :class:`asyncio.TimeoutError` if it takes too long. It may exist after an error,
-        under the name that was asked for.
+        under the name that was asked for. An answer that is lost is no error: the name tells which it is.
         """
         return await asyncio.wait_for(self._create(body, timeout or None), timeout or None)
 
     async def _create(self, body: Content, timeout_s: float | None) -> SandboxHandle:
         whole = {**body, "labels": {**PYTHON, **body.get("labels", {})}}
-        made = await self._handle(await self.call("POST", "/sandbox", body=whole, timeout_s=timeout_s))
-        await made.wait_until_started()
+        made = await self._make(whole, timeout_s)
+        try:
+            await made.wait_until_started()
+        except ControlPlaneError as exc:
+            exc.made = True
+            raise
         return made
+
+    async def _make(self, body: Content, timeout_s: float | None) -> SandboxHandle:
+        """Ask for it until there is one of that name. Names are unique, so it is never made twice."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                return await self._handle(await self.call("POST", "/sandbox", body=body, timeout_s=timeout_s))
+            except (ConnectionFailed, ControlPlaneError) as exc:
+                lost = isinstance(exc, ConnectionFailed) or exc.status in (*GATEWAY, IN_PROGRESS)
+                if not lost or pause_s is None or not body.get("name"):
+                    raise
+            await asyncio.sleep(pause_s)
+            try:
+                return await self.get(body["name"])
+            except ControlPlaneError as exc:
+                if exc.status != 404:
+                    raise
+        raise AssertionError("unreachable")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -180,17 +249,44 @@ class ControlPlane:
         body: Content | None = None,
         params: dict[str, str] | None = None,
         timeout_s: float | None = CALL_TIMEOUT_S,
+        repeat: bool | None = None,
     ) -> Any:
         """Make a call; the JSON of the answer, ``None`` if it has none.
 
         Raises :class:`ControlPlaneError` for an answer that is an error, and :class:`ConnectionFailed` if
-        there was none in time. Nothing is sent twice, and no redirection is followed with the key in hand.
+        there was none in time. ``repeat``: whether it may be carried out twice, by default by its method;
+        then it is repeated after a failure on the way. One that was refused because there are too many at
+        the moment always is. No redirection is followed with the key in hand.
         """
+        may_repeat = method in REPEATABLE if repeat is None else repeat
+        until = time.monotonic() + REPEAT_WITHIN_S
+        for pause_s in PAUSES_S:
+            try:
+                return await self._call(method, path, body, params, timeout_s)
+            except ConnectionFailed:
+                if not may_repeat or time.monotonic() > until:
+                    raise
+                wait_s = pause_s
+            except ControlPlaneError as exc:
+                wait_s = max(pause_s, exc.retry_after_s or 0.0)
+                again = exc.status == TOO_MANY or (may_repeat and exc.status in GATEWAY)
+                if not again or wait_s > MOST_PATIENCE_S:
+                    raise
+            await asyncio.sleep(wait_s)
+        return await self._call(method, path, body, params, timeout_s)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Content | None,
+        params: dict[str, str] | None,
+        timeout_s: float | None,
+    ) -> Any:
         import aiohttp
 
         if self._session is None:
-            local = urlsplit(self.api_url).hostname in ("127.0.0.1", "localhost", "::1")
-            self._session = aiohttp.ClientSession(headers=self.headers, trust_env=not local)
+            self._session = aiohttp.ClientSession(headers=self.headers, proxy=proxy_for(self.api_url))
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.request(
@@ -198,7 +294,9 @@ class ControlPlane:
             ) as answer:
                 content = _json(await _read(answer))
                 if answer.status >= 300:
-                    raise ControlPlaneError(answer.status, _reason(content, answer))
+                    raise ControlPlaneError(
+                        answer.status, _reason(content, answer), retry_after(answer.headers)
+                    )
                 return content
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
             reason = " ".join(str(exc).split())[:400] or type(exc).__name__
@@ -216,6 +314,26 @@ class ControlPlane:
             found = await self.call("GET", _path(handle.id, "toolbox-proxy-url"))
             handle.toolbox_proxy_url = str(found.get("url") or "") if isinstance(found, dict) else ""
         return handle
+
+
+def _looks_allowed(exc: ConnectionFailed | ControlPlaneError) -> int:
+    """How many looks in a row may fail like this before it is said."""
+    if isinstance(exc, ConnectionFailed) or exc.status in (*GATEWAY, TOO_MANY):
+        return FAILED_LOOKS
+    return MISSING_LOOKS if exc.status == 404 else 0
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to be left alone for (``Retry-After``); ``None`` if it does not say."""
+    text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _path(key: str, verb: str = "") -> str:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from .config import DaytonaSettings, find_credential
 from .controlplane import DEFAULT_API_URL
 from .errors import DaytonaKernelError
+from .proxies import proxy_for
 from .terminal import spelled
 
 OK, NOTE, BAD = "ok", "note", "BAD"
@@ -227,7 +228,7 @@ async def _date(url: str) -> str:
     import aiohttp
 
     async with (
-        aiohttp.ClientSession(trust_env=True) as session,
+        aiohttp.ClientSession(proxy=proxy_for(url)) as session,
         session.get(f"{url.rstrip('/')}/config", allow_redirects=False) as answer,
     ):
         return answer.headers["Date"]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError
-from .sandbox import LABEL, LABEL_HOST, LABEL_NOTEBOOK, SandboxManager, host_label
+from .labels import LABEL, LABEL_HOST, LABEL_NOTEBOOK, host_label
+from .sandbox import SandboxManager
 from .sharing import is_left_behind, prune
 from .translation import translate
 

@@ -6,11 +6,9 @@ Notebooks need few calls for that (:mod:`.controlplane`); the SDK is imported wh
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import os
-import platform
 import time
 import uuid
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from .errors import (
     SandboxProtocolError,
     SandboxStartFailed,
 )
+from .labels import LABEL, LABEL_HOST, LABEL_NOTEBOOK, LABEL_OWNER, host_label, notebook_label, owner_label
 from .service import Service, find_service, make_client, open_plane
 from .toolbox import Endpoint
 from .translation import Translated, creation_error, status_of, translate
@@ -35,54 +34,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LABEL = "daytona-kernel"
-LABEL_NOTEBOOK = "daytona-kernel.notebook"
-LABEL_OWNER = "daytona-kernel.owner-pid"
-LABEL_HOST = "daytona-kernel.host"
-"""Whose machine and user: a hash. An owner's pid means something only there."""
 RESTARTABLE = ("stopped", "archived", "paused")
-TRANSITIONAL = (
-    "creating",
-    "starting",
-    "restoring",
-    "resuming",
-    "stopping",
-    "archiving",
-    "pausing",
-    "resizing",
-    "snapshotting",
-    "forking",
-    "pulling_snapshot",
-    "building_snapshot",
-    "pending_build",
-    "unknown",
-)
+ENDED = ("destroyed", "destroying")
+BROKEN = ("error", "build_failed")
+"""Any other state is one on the way to something, also one that this version does not know."""
 KEEPALIVE_S = 60.0
+"""Time between two signs of life of a sandbox that is in use; less if it stops by itself very soon."""
 STATE_POLL_S = 0.5
 CLEAN_UP_ATTEMPTS = 5
 CLEAN_UP_S = 3.0
 """Jupyter kills a kernel 5 s after it was asked to end."""
-
-
-def notebook_label(path: str) -> str:
-    """Label value that finds a notebook's sandbox again: a hash, for paths are nobody else's business."""
-    return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:24]
-
-
-def host_label() -> str:
-    """Label value for this user on this machine: a hash, for names of both are nobody else's business."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    return hashlib.sha256(f"{platform.node()}\0{user}".encode()).hexdigest()[:24]
-
-
-def owner_label() -> str:
-    """``pid:start time`` of this process, by which the local server notices a killed owner."""
-    try:
-        with open("/proc/self/stat") as file:
-            start = file.read().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        start = "0"
-    return f"{os.getpid()}:{start}"
+END_ATTEMPTS = 5
+END_PAUSE_S = 0.4
+GONE_NOTICE = "The sandbox of this notebook is gone; this is a new one. Variables and files are lost."
 
 
 class SandboxManager:
@@ -105,6 +69,9 @@ class SandboxManager:
         self._client: AsyncDaytona | None = None
         self._seen: AsyncSandbox | None = None
         self._on_status = on_status
+        self._told_at = -math.inf
+        """When the service last heard that the sandbox is in use."""
+        self._telling: set[asyncio.Task[None]] = set()
 
     # -- getting one -------------------------------------------------------------------------------
 
@@ -118,12 +85,22 @@ class SandboxManager:
         await self.connect()
         with Translated():
             sandbox = await self._find(remembered_id)
+            if sandbox is not None and not await self._can_be_had(sandbox):
+                sandbox, self.notice = None, GONE_NOTICE
             if sandbox is None:
                 sandbox = await self._create()
-            else:
-                await self._make_started(sandbox)
         self.sandbox = sandbox
         return sandbox
+
+    async def _can_be_had(self, sandbox: SandboxHandle) -> bool:
+        """Start a sandbox that was found; ``False`` if it has gone meanwhile, and the person named none."""
+        try:
+            await self._make_started(sandbox)
+        except Exception as exc:
+            if self.settings.sandbox or not (isinstance(exc, SandboxGone) or status_of(exc) == 404):
+                raise
+            return False
+        return True
 
     async def ensure_started(self) -> bool:
         """Check the sandbox; start it if it has stopped. Whether processes in it survived.
@@ -239,7 +216,9 @@ class SandboxManager:
                 _value(sandbox.state),
                 dict(sandbox.labels or {}),
                 sandbox.toolbox_proxy_url,
+                auto_stop_minutes=_whole(sandbox.auto_stop_interval),
             )
+            self._told_at = -math.inf
 
     async def connect(self) -> ControlPlane:
         """The control plane, for what is not about one sandbox. Raises :class:`CredentialsError` and
@@ -272,9 +251,7 @@ class SandboxManager:
             except Exception as exc:
                 if status_of(exc) != 404:
                     raise
-                self.notice = (
-                    "The sandbox of this notebook is gone; this is a new one. Variables and files are lost."
-                )
+                self.notice = GONE_NOTICE
                 return None
         return await self._find_of_notebook()
 
@@ -284,7 +261,8 @@ class SandboxManager:
         if not path or self.settings.headless:
             return None
         for found in await self._plane.find({LABEL_NOTEBOOK: notebook_label(path)}):
-            if found.state in (STARTED, *RESTARTABLE):
+            # One that is just being stopped belongs to it, too: a notebook that is opened again at once.
+            if found.state not in (*ENDED, *BROKEN) or (found.state == "error" and found.recoverable):
                 self.owned = True
                 self.notice = (
                     "This notebook has its sandbox of last time again. Files are there; variables are not."
@@ -311,6 +289,7 @@ class SandboxManager:
         finally:
             self._on_status(None)
         self.owned = True
+        self._told_at = time.monotonic()
         log.info("created sandbox %s", sandbox.id)
         return sandbox
 
@@ -353,7 +332,7 @@ class SandboxManager:
     async def _clean_up_failed(self, exc: BaseException, name: str) -> None:
         """A creation that failed half-way may have left a sandbox behind; nobody else would delete it."""
         assert self._plane is not None
-        if (status_of(exc) or 500) < 500:
+        if (status_of(exc) or 500) < 500 and not getattr(exc, "made", False):
             return
         for attempt in range(CLEAN_UP_ATTEMPTS):
             try:
@@ -369,22 +348,18 @@ class SandboxManager:
 
     async def _make_started(self, sandbox: SandboxHandle) -> None:
         """Bring a sandbox to ``started``, whatever state it is in."""
-        deadline = time.monotonic() + (self.settings.create_timeout or math.inf)
-        while (state := sandbox.state) in TRANSITIONAL and time.monotonic() < deadline:
-            self._on_status(f"Waiting for the sandbox ({state}) …")
-            await asyncio.sleep(STATE_POLL_S)
-            await sandbox.refresh_data()
+        await self._settle(sandbox)
+        state = sandbox.state
         if state == STARTED:
-            self._on_status(None)
             return
         recover = state == "error" and sandbox.recoverable
-        if state in ("error", "build_failed") and not recover:
+        if state in BROKEN and not recover:
             reason = sandbox.error_reason or "no reason given"
             raise SandboxStartFailed(
                 f"The sandbox {sandbox.name!r} is in state {state}: {reason}.",
                 hint="It is not recoverable: see its page in Daytona's dashboard, or use another one.",
             )
-        if state not in RESTARTABLE and not recover:
+        if state in ENDED:
             raise SandboxGone(f"The sandbox {sandbox.name!r} is {state}.")
         self._on_status(
             f"Recovering the sandbox: {sandbox.error_reason} …"
@@ -403,18 +378,57 @@ class SandboxManager:
             ) from exc
         finally:
             self._on_status(None)
+        self._told_at = time.monotonic()
+
+    async def _settle(self, sandbox: SandboxHandle) -> None:
+        """Wait until a sandbox is in a state that something can be done from."""
+        deadline = time.monotonic() + (self.settings.create_timeout or math.inf)
+        try:
+            while sandbox.state not in (STARTED, *RESTARTABLE, *BROKEN, *ENDED):
+                if time.monotonic() > deadline:
+                    raise SandboxStartFailed(
+                        f"The sandbox {sandbox.name!r} is {sandbox.state} still, after "
+                        f"{self.settings.create_timeout:g} s.",
+                        hint="Run the cell again to go on waiting.",
+                    )
+                self._on_status(f"Waiting for the sandbox ({sandbox.state or 'no state'}) …")
+                await asyncio.sleep(STATE_POLL_S)
+                await sandbox.refresh_data()
+        finally:
+            self._on_status(None)
 
     # -- keeping and ending ------------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
-        """Tell the service, every minute until cancelled, that the sandbox is in use: a cell runs."""
+        """Tell the service again and again, until cancelled, that the sandbox is in use: a cell runs.
+
+        The first time at once, unless it has heard so within the last minute: the sockets of cells do not
+        count, and the sandbox of a notebook that was idle may be about to stop.
+        """
         while True:
-            await asyncio.sleep(KEEPALIVE_S)
-            if self.sandbox is not None:
-                try:
-                    await self.sandbox.refresh_activity()
-                except Exception as exc:
-                    log.warning("the sandbox could not be told that it is in use: %s", type(exc).__name__)
+            wait_s = self._told_at + self._keepalive_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+                continue
+            self._told_at = time.monotonic()
+            telling = asyncio.ensure_future(self._tell())
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+            await asyncio.shield(telling)  # most cells end before it has got through
+
+    @property
+    def _keepalive_s(self) -> float:
+        minutes = self.sandbox.auto_stop_minutes if self.sandbox is not None else None
+        return min(KEEPALIVE_S, minutes * 60 / 3) if minutes else KEEPALIVE_S
+
+    async def _tell(self) -> None:
+        if self.sandbox is None:
+            return
+        try:
+            await self.sandbox.refresh_activity()
+        except Exception as exc:
+            log.warning("the sandbox could not be told that it is in use: %s", type(exc).__name__)
+            self._told_at -= 0.75 * self._keepalive_s  # once more, sooner
 
     @property
     def may_be_shared(self) -> bool:
@@ -435,14 +449,17 @@ class SandboxManager:
             if restarting:
                 await self._set_owner(sandbox, "")
                 return "kept"
-            if policy == "delete":
-                await sandbox.delete(timeout=20)
-                return "deleted"
-            await sandbox.stop()
-            return "stopped"
+            for attempt in range(END_ATTEMPTS):
+                try:
+                    await (sandbox.delete(timeout=20) if policy == "delete" else sandbox.stop())
+                    return "deleted" if policy == "delete" else "stopped"
+                except Exception as exc:  # 409: its state is just being changed
+                    if status_of(exc) != 409 or attempt == END_ATTEMPTS - 1:
+                        raise
+                await asyncio.sleep(END_PAUSE_S)
         except Exception as exc:
             log.warning("sandbox %s was left behind: %s", sandbox.id, exc)
-            return "kept"
+        return "kept"
 
     async def _set_owner(self, sandbox: SandboxHandle, owner: str) -> None:
         """Say whose process the sandbox dies with; between the two kernels of a restart, with nobody's."""
@@ -465,6 +482,9 @@ class SandboxManager:
 
     async def close(self) -> None:
         """Close the connections."""
+        for task in [*self._telling]:
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
         if self._plane is not None:
             await self._plane.close()
             self._plane = None
@@ -482,6 +502,11 @@ class SandboxManager:
 
 def _minutes(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds / 60)
+
+
+def _whole(number: Any) -> int | None:
+    """A number that is to be a whole one, and may be missing."""
+    return int(number) if isinstance(number, (int, float)) else None
 
 
 def _value(state: Any) -> str:

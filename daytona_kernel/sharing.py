@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .config import DaytonaSettings
+from .controlplane import ControlPlaneError
 from .errors import DaytonaKernelError
-from .sandbox import LABEL, LABEL_HOST, LABEL_OWNER, SandboxManager, host_label
+from .labels import LABEL, LABEL_HOST, LABEL_OWNER, host_label, owner_has_ended
+from .sandbox import SandboxManager
 from .supplies import Found, bring
 from .toolbox import Toolbox
 from .translation import Translated
@@ -101,8 +103,13 @@ async def prune(manager: SandboxManager) -> list[str]:
     with Translated():
         for sandbox in await plane.find({LABEL: "1", LABEL_HOST: host_label()}):
             if is_left_behind(sandbox.labels, sandbox.state):
-                await sandbox.delete(timeout=20)
-                gone.append(sandbox.name)
+                try:
+                    await sandbox.delete(timeout=20)
+                except ControlPlaneError as exc:
+                    if exc.status not in (404, 409):  # somebody else is at it
+                        raise
+                else:
+                    gone.append(sandbox.name)
     return gone
 
 
@@ -111,20 +118,7 @@ def is_left_behind(labels: Mapping[str, str], state: str) -> bool:
     owner = labels.get(LABEL_OWNER, "")
     if state in ("destroyed", "destroying"):
         return False
-    return state == "build_failed" or (bool(owner) and _has_ended(owner))
-
-
-def _has_ended(owner: str) -> bool:
-    """Whether the process of a label ``pid:start time`` (of :func:`.sandbox.owner_label`) is gone."""
-    pid, _, start = owner.partition(":")
-    if not pid.isdigit():
-        return False
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-    except OSError:
-        return os.path.isdir("/proc/self")  # Without /proc nothing is known of processes.
-    return fields[0] == "Z" or (start not in ("", "0") and fields[19] != start)
+    return state == "build_failed" or owner_has_ended(owner)
 
 
 @contextmanager

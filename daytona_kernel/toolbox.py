@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
+from .proxies import proxy_for
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -216,7 +217,7 @@ class Toolbox:
             raise ConnectionFailed(f"The connection to the sandbox has been closed ({method} {path}).")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                headers=dict(self.endpoint.headers), trust_env=not self.endpoint.is_local
+                headers=dict(self.endpoint.headers), proxy=proxy_for(self.endpoint.base_url)
             )
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10, sock_read=silence_s)
         url = self.endpoint.base_url + path

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from .config import DaytonaSettings
+from .controlplane import retry_after
 from .errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -36,16 +40,19 @@ class Translated:
 def translate(exc: Exception) -> DaytonaKernelError:
     """Our error for one of the SDK's: by HTTP status, or by what caused it where there was no answer."""
     status = status_of(exc)
-    text = _one_line(exc)
+    text = one_line(exc)
     if status == 401 or _is_a(exc, "DaytonaAuthenticationError"):
         return CredentialsError(f"Daytona refused the credentials ({text}).")
     if status == 403:
         return CredentialsError(
-            f"These credentials do not allow that ({text}).", hint="Check the key's permissions."
+            f"These credentials do not allow that ({text}).",
+            hint="Check the key's permissions and the organization's limits.",
         )
     if status == 429:
+        wait_s = _patience_of(exc)
+        pause = "a little" if wait_s is None else f"{math.ceil(wait_s)} s"
         return SandboxError(
-            f"Daytona asks for patience ({text}).", hint="Wait a little and run the cell again."
+            f"Daytona asks for patience ({text}).", hint=f"Wait {pause} and run the cell again."
         )
     if status is not None:
         return SandboxError(
@@ -65,7 +72,7 @@ def translate(exc: Exception) -> DaytonaKernelError:
 
 def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
     """Our error for a sandbox that could not be made."""
-    status, text = status_of(exc), _one_line(exc)
+    status, text = status_of(exc), one_line(exc)
     if status == 408 or (status is None and _is_a(exc, "TimeoutError")):
         return SandboxCreationFailed(
             f"The sandbox was not ready within {settings.create_timeout or 0:g} s.",
@@ -84,6 +91,15 @@ def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelEr
     return error
 
 
+def _patience_of(exc: Exception) -> float | None:
+    """Seconds that a refusal asks to wait; ``None`` if it does not say. The SDK's errors have the headers."""
+    told = getattr(exc, "retry_after_s", None)
+    headers = getattr(exc, "headers", None)
+    if told is None and isinstance(headers, Mapping):
+        told = retry_after(headers)
+    return told if isinstance(told, float) else None
+
+
 def _is_a(exc: BaseException, *names: str) -> bool:
     """Whether ``exc``, or what caused it, is of a class so named: the SDK wraps what it meets."""
     seen: BaseException | None = exc
@@ -94,7 +110,24 @@ def _is_a(exc: BaseException, *names: str) -> bool:
     return False
 
 
-def _one_line(exc: BaseException) -> str:
-    """The message of an exception as one line, at most 400 characters."""
-    text = " ".join(str(exc).split()) or type(exc).__name__
+def one_line(exc: BaseException) -> str:
+    """The message of an exception as one line, at most 400 characters.
+
+    Of an error that the SDK passes on as its HTTP client raised it (``code_run``, secrets, warm pools), the
+    message in the answer: its own text is a dump of headers.
+    """
+    text = str(getattr(exc, "message", "") or _answered(exc) or exc)
+    text = " ".join(text.split()) or type(exc).__name__
     return text if len(text) <= 400 else text[:400] + "…"
+
+
+def _answered(exc: BaseException) -> str:
+    body = getattr(exc, "body", None)
+    if not isinstance(body, (str, bytes)) or not hasattr(exc, "reason"):
+        return ""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    message = content.get("message") or content.get("error") if isinstance(content, dict) else ""
+    return str(message or exc.reason or "")

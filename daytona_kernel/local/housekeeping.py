@@ -47,8 +47,8 @@ def _exists(pid: int) -> bool:
 
 
 def owner_gone(label: str) -> bool:
-    """Whether the process that a label ``<pid>:<start time>`` names has ended. Text that names none: no."""
-    pid, _, start = label.partition(":")
+    """Whether the process of a label ``<pid>:<start time>[:...]`` has ended. Text that names none: no."""
+    pid, start = [*label.split(":"), ""][:2]
     if not pid.isdigit():
         return False
     current = process_start(int(pid))

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..sandbox import LABEL
+from ..labels import LABEL
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
 from .lifecycle import leave

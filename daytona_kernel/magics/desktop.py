@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DaytonaKernelError
+from ..translation import one_line
 from . import preview
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command
@@ -44,7 +45,7 @@ async def started(host: Host) -> AsyncSandbox:
 def _explained(exc: Exception) -> DaytonaKernelError:
     """What is the matter with the desktop, and what to install where programs are missing."""
     status = getattr(exc, "status_code", None)
-    text = " ".join(str(getattr(exc, "message", "") or exc).split())[:500]
+    text = one_line(exc)
     if status in (500, 502, 503) or status == 404:
         command = f"%daytona exec -- sudo apt-get install -y {PACKAGES}"
         hint = "" if "install" in text.lower() else f"What it needs, on Debian and Ubuntu: {command}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DaytonaKernelError
-from ..translation import translate
+from ..translation import one_line, translate
 from .host import CommandFailed
 
 
@@ -26,7 +26,7 @@ def translated(what: str = "") -> Iterator[None]:
 def explain(exc: Exception, what: str = "") -> DaytonaKernelError:
     """Our error for one of the SDK's."""
     status = getattr(exc, "status_code", None) or getattr(exc, "status", None)
-    text = " ".join(str(getattr(exc, "message", "") or exc).split())[:400] or type(exc).__name__
+    text = one_line(exc)
     lead = f"{what}: " if what else ""
     if status in (400, 404, 408, 409, 410, 422):
         return CommandFailed(f"{lead}{text}")

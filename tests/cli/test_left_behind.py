@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from daytona_kernel.sandbox import LABEL_OWNER, owner_label
+from daytona_kernel.labels import LABEL_OWNER, owner_label
 from daytona_kernel.sharing import is_left_behind
 
 
 def test_a_sandbox_is_left_behind_when_its_owner_has_ended() -> None:
-    code = "from daytona_kernel.sandbox import owner_label; print(owner_label())"
+    code = "from daytona_kernel.labels import owner_label; print(owner_label())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert is_left_behind({LABEL_OWNER: result.stdout.strip()}, "started")
 

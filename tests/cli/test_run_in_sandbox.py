@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +114,54 @@ def test_ctrl_c_stops_the_cell_and_deletes_the_sandbox(make_notebook: MakeNotebo
     assert texts(tmp_path / "book.out.ipynb") == ["1\n", ""]
     assert not kernel.is_running()
     assert sandboxes() == []
+
+
+def test_ctrl_c_while_files_are_collected_leaves_no_half_of_one(
+    make_notebook: MakeNotebook, tmp_path: Path
+) -> None:
+    """The file is too large to have come before the signal does; nothing of it is on the sandbox's disk."""
+    process = start(
+        make_notebook("import os\nos.truncate(os.open('zeros.bin', os.O_CREAT | os.O_RDWR), 60 * 2**30)"),
+        *("--collect", "*.bin", "--json", str(tmp_path / "report.json")),
+    )
+    folder = tmp_path / "book.out.files"
+    eventually(lambda: process.poll() is not None or any(folder.glob("*")), "nothing is being collected")
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "interrupted while files were collected" in shown
+    assert "Traceback" not in shown
+    (entry,) = json.loads((tmp_path / "report.json").read_text())["notebooks"]
+    assert (entry["cells_run"], entry["collected"]) == (1, [])
+    assert not folder.exists() or not list(folder.iterdir())
+    assert sandboxes() == []
+
+
+def test_ctrl_c_while_the_sandbox_for_all_is_made_ends_the_run(
+    make_notebook: MakeNotebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a service that takes requests and answers none."""
+    asked = threading.Event()
+
+    class Silent(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            if self.rfile.readline().startswith(b"POST /api/sandbox "):
+                asked.set()
+            self.rfile.read()  # until the other side has had enough
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as service:
+        threading.Thread(target=service.serve_forever, args=(0.05,)).start()
+        monkeypatch.setenv("DAYTONA_API_URL", f"http://127.0.0.1:{service.server_address[1]}/api")
+        monkeypatch.setenv("DAYTONA_API_KEY", "nobody-asks-for-it")
+        process = start(make_notebook("print('never')"), "--share", "--json", str(tmp_path / "report.json"))
+        assert asked.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+        service.shutdown()
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    assert json.loads((tmp_path / "report.json").read_text())["counts"]["not run"] == 1
+    assert not (tmp_path / "book.out.ipynb").exists()
 
 
 @pytest.mark.parametrize("victim", ["run", "kernel"])
@@ -308,7 +358,7 @@ async def test_what_a_killed_run_left_in_the_service_is_swept(monkeypatch: pytes
     from daytona_kernel import sharing
     from daytona_kernel.config import DaytonaSettings
     from daytona_kernel.controlplane import ControlPlane
-    from daytona_kernel.sandbox import LABEL, LABEL_HOST, LABEL_OWNER, host_label, owner_label
+    from daytona_kernel.labels import LABEL, LABEL_HOST, LABEL_OWNER, host_label, owner_label
 
     environment = launcher.environment(launcher.ensure_running())
     for name, value in environment.items():

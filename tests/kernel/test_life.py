@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from daytona_kernel.sandbox import LABEL_OWNER
+from daytona_kernel.labels import LABEL_OWNER
 
 from .conftest import Open
 from .notebook import Notebook, Place, kill, running_notebook, until_true

@@ -16,6 +16,7 @@ from daytona_kernel.config import DaytonaSettings
 from daytona_kernel.controlplane import ControlPlane, ControlPlaneError
 from daytona_kernel.errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
 from daytona_kernel.sandbox import SandboxManager
+from daytona_kernel.translation import translate
 
 BOX = {"id": "s1", "name": "box", "state": "started", "labels": {}, "toolboxProxyUrl": "http://t/toolbox"}
 
@@ -52,6 +53,8 @@ async def api() -> Api:
 @pytest.fixture
 async def plane(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ControlPlane]:
     monkeypatch.setattr(module, "POLL_S", (0.001,))
+    monkeypatch.setattr(module, "PAUSES_S", (0.001, 0.001))
+    monkeypatch.setattr(module, "BUSY_POLL_S", 0.001)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.handle)
     server = TestServer(app, handler_cancellation=True)
@@ -147,7 +150,7 @@ async def test_sandboxes_are_found_by_their_labels(plane: ControlPlane, api: Api
         ((401, {"message": "bad key"}), 401, "bad key"),
         ((400, {"message": ["name must be a string", "cpu too large"]}), 400, "string; cpu too large"),
         ((500, {"error": "Internal"}), 500, "Internal"),
-        ((502, None), 502, "Bad Gateway"),
+        ((501, None), 501, "Not Implemented"),
         (web.Response(status=403, text="<html>no</html>"), 403, "Forbidden"),
         (web.Response(status=302, headers={"Location": "http://evil/"}), 302, "redirected to http://evil/"),
     ],
@@ -160,6 +163,108 @@ async def test_a_refusal_is_told_in_the_services_words(
         await plane.get("s1")
     assert caught.value.status == status
     assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_call_that_only_asks_is_repeated_when_a_gateway_fails(
+    plane: ControlPlane, api: Api, status: int
+) -> None:
+    api.answers["GET /sandbox/s1"] = [(status, {}), (status, {}), BOX]
+    assert (await plane.get("s1")).name == "box"
+    assert len(api.calls) == 3
+
+
+async def test_a_gateway_that_stays_away_is_told(plane: ControlPlane, api: Api) -> None:
+    api.answers["GET /sandbox/s1"] = [(503, {"message": "no server"})]
+    with pytest.raises(ControlPlaneError, match="no server"):
+        await plane.get("s1")
+    assert len(api.calls) == 3
+
+
+async def test_a_call_that_may_have_been_carried_out_is_not_repeated(plane: ControlPlane, api: Api) -> None:
+    api.answers["GET /sandbox/s1"] = [BOX]
+    api.answers["POST /sandbox/s1/stop"] = [(502, {}), BOX]
+    box = await plane.get("s1")
+    with pytest.raises(ControlPlaneError, match="Bad Gateway"):
+        await box.stop()
+    assert [call[0] for call in api.calls] == ["GET", "POST"]
+
+
+async def test_a_call_that_comes_too_early_is_made_again_when_the_service_says(
+    plane: ControlPlane, api: Api
+) -> None:
+    early = web.Response(status=429, headers={"Retry-After": "0"}, text="{}")
+    api.answers["GET /sandbox/s1"] = [BOX]
+    api.answers["POST /sandbox/s1/stop"] = [early, BOX | {"state": "stopping"}]
+    box = await plane.get("s1")
+    await box.stop()
+    assert box.state == "stopping"
+
+
+async def test_a_service_that_wants_much_patience_is_not_waited_for(plane: ControlPlane, api: Api) -> None:
+    api.answers["GET /sandbox/s1"] = [web.Response(status=429, headers={"Retry-After": "600"}, text="{}")]
+    with pytest.raises(ControlPlaneError) as caught:
+        await plane.get("s1")
+    assert (caught.value.status, caught.value.retry_after_s, len(api.calls)) == (429, 600, 1)
+    assert "600 s" in str(translate(caught.value))
+
+
+def test_the_time_to_wait_may_be_given_in_two_forms() -> None:
+    assert module.retry_after({"retry-after": " 7 "}) == 7
+    assert module.retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
+    assert module.retry_after({"Retry-After": "soon"}) is None
+    assert module.retry_after({}) is None
+
+
+# -- creating and starting, with a service that is not quite there ---------------------------------------
+
+
+async def test_a_creation_whose_answer_was_lost_is_found_by_its_name(plane: ControlPlane, api: Api) -> None:
+    api.answers["POST /sandbox"] = [(504, {})]
+    api.answers["GET /sandbox/nb-1"] = [BOX | {"state": "creating"}]
+    api.answers["GET /sandbox/s1"] = [BOX]
+    assert (await plane.create({"name": "nb-1"}, 10)).id == "s1"
+    assert [call[0] for call in api.calls] == ["POST", "GET", "GET"]
+
+
+async def test_a_creation_that_did_not_arrive_is_asked_for_again(plane: ControlPlane, api: Api) -> None:
+    api.answers["POST /sandbox"] = [(503, {}), BOX]
+    api.answers["GET /sandbox/nb-1"] = [(404, {"message": "no such sandbox"})]
+    assert (await plane.create({"name": "nb-1"}, 10)).id == "s1"
+    assert [call[0] for call in api.calls] == ["POST", "GET", "POST"]
+
+
+async def test_while_a_sandbox_gets_ready_the_service_may_be_away(plane: ControlPlane, api: Api) -> None:
+    """Right after it was made, a replica may not know it yet; and gateways are restarted."""
+    api.answers["POST /sandbox"] = [BOX | {"state": "creating"}]
+    api.answers["GET /sandbox/s1"] = [(404, {}), (404, {}), *[(503, {})] * 7, BOX]
+    assert (await plane.create({"name": "nb-1"}, 10)).state == "started"
+
+
+async def test_a_sandbox_that_vanishes_while_it_gets_ready_is_told(plane: ControlPlane, api: Api) -> None:
+    api.answers["POST /sandbox"] = [BOX | {"state": "creating"}]
+    with pytest.raises(ControlPlaneError) as caught:
+        await plane.create({"name": "nb-1"}, 10)
+    assert (caught.value.status, caught.value.made) == (404, True)
+
+
+async def test_a_start_while_somebody_else_starts_it_is_waited_for(plane: ControlPlane, api: Api) -> None:
+    api.answers["POST /sandbox/s1/start"] = [(409, {"message": "Sandbox state change in progress"})]
+    api.answers["GET /sandbox/s1"] = [
+        *(BOX | {"state": state} for state in ("stopped", "starting", "starting", "started"))
+    ]
+    box = await plane.get("s1")
+    await box.start(10)
+    assert box.state == "started"
+
+
+async def test_a_start_right_after_a_stop_is_asked_for_again(plane: ControlPlane, api: Api) -> None:
+    """The state says stopped a moment before the service has done with it."""
+    api.answers["GET /sandbox/s1"] = [BOX | {"state": "stopped"}]
+    api.answers["POST /sandbox/s1/start"] = [(409, {}), (409, {}), BOX]
+    box = await plane.get("s1")
+    await box.start(10)
+    assert [call[0] for call in api.calls].count("POST") == 3
 
 
 @pytest.mark.parametrize("content", [[], "text", {"name": "box"}, {"id": 7}])

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from daytona.common import errors as sdk
+from daytona_api_client_async.exceptions import ApiException
 
 from daytona_kernel import sandbox as module
 from daytona_kernel.config import DaytonaSettings
@@ -25,7 +26,9 @@ from daytona_kernel.errors import (
     SandboxNotFound,
     SandboxStartFailed,
 )
-from daytona_kernel.sandbox import SandboxManager, notebook_label, owner_label
+from daytona_kernel.labels import notebook_label, owner_label
+from daytona_kernel.magics.sdk import explain
+from daytona_kernel.sandbox import SandboxManager
 from daytona_kernel.service import Service
 from daytona_kernel.translation import translate
 
@@ -43,11 +46,14 @@ class FakeSandbox:
     states: list[str] = field(default_factory=list)
     error_reason: str | None = None
     recoverable: bool = False
+    auto_stop_minutes: int | None = None
     start_error: Exception | None = None
     refresh_error: Exception | None = None
     calls: list[str] = field(default_factory=list)
     toolbox_proxy_url: str = "http://127.0.0.1:1/toolbox/"
     stop_error: Exception | None = None
+    activity_error: Exception | None = None
+    end_errors: list[Exception] = field(default_factory=list)
     service: FakeService | None = None
 
     async def refresh_data(self) -> None:
@@ -67,12 +73,16 @@ class FakeSandbox:
         self.state = "started"
 
     async def delete(self, timeout: float | None = None) -> None:
+        if self.end_errors:
+            raise self.end_errors.pop(0)
         self.calls.append("delete")
         self.state = "destroyed"
         if self.service is not None:
             del self.service.sandboxes[self.id]
 
     async def stop(self) -> None:
+        if self.end_errors:
+            raise self.end_errors.pop(0)
         if self.stop_error is not None:
             raise self.stop_error
         self.calls.append("stop")
@@ -81,6 +91,8 @@ class FakeSandbox:
         self.labels = labels
 
     async def refresh_activity(self) -> None:
+        if self.activity_error is not None:
+            raise self.activity_error
         self.calls.append("refresh_activity")
 
 
@@ -192,6 +204,31 @@ async def test_a_notebook_finds_its_sandbox_of_last_time(monkeypatch: pytest.Mon
     assert "again" in made.notice
 
 
+@pytest.mark.parametrize("state", ["stopping", "archiving", "restoring", "pausing", "made_up_tomorrow"])
+async def test_a_notebook_that_is_opened_again_at_once_waits_for_its_sandbox(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """It would have another one without its files, and next time one of two."""
+    monkeypatch.setattr(module, "STATE_POLL_S", 0.001)
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
+    mine = {module.LABEL_NOTEBOOK: notebook_label("/home/me/a.ipynb")}
+    service = FakeService(FakeSandbox(labels=mine, state=state, states=[state, "stopped"]))
+    made = manager(service)
+    assert (await made.acquire()).id == "s1"
+    assert (service.created, service.sandboxes["s1"].calls) == ([], ["start"])
+
+
+async def test_a_sandbox_that_goes_while_it_is_waited_for_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STATE_POLL_S", 0.001)
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
+    mine = {module.LABEL_NOTEBOOK: notebook_label("/home/me/a.ipynb")}
+    made = manager(FakeService(FakeSandbox(labels=mine, state="stopping", states=["destroyed"])))
+    assert (await made.acquire()).id == "new"
+    assert "gone" in made.notice
+
+
 async def test_a_new_sandbox_of_a_notebook_can_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
     service = FakeService()
@@ -214,7 +251,7 @@ async def test_a_headless_sandbox_is_ephemeral_names_its_owner_and_is_nobody_els
 
 
 def test_the_owner_label_names_this_process_and_its_start() -> None:
-    pid, start = owner_label().split(":")
+    pid, start, _ = owner_label().split(":")
     assert int(pid) == os.getpid()
     assert int(start) > 0
 
@@ -280,7 +317,7 @@ async def test_a_recoverable_sandbox_is_recovered() -> None:
     assert (box.state, box.calls) == ("started", ["recover"])
 
 
-@pytest.mark.parametrize("state", ["destroyed", "destroying", "archived_forever"])
+@pytest.mark.parametrize("state", ["destroyed", "destroying"])
 async def test_a_sandbox_that_is_going_is_gone(state: str) -> None:
     with pytest.raises(SandboxGone, match=state):
         await manager(FakeService(FakeSandbox(state=state)), sandbox="box").acquire()
@@ -296,6 +333,13 @@ async def test_a_sandbox_between_two_states_is_waited_for(monkeypatch: pytest.Mo
     assert service.sandboxes["s1"].calls == ["start"]
     assert said[0] == "Waiting for the sandbox (stopping) …"
     assert said[-1] is None
+
+
+async def test_a_state_that_stays_for_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATE_POLL_S", 0.001)
+    made = manager(FakeService(FakeSandbox(state="resizing")), sandbox="box", create_timeout="0.01s")
+    with pytest.raises(SandboxStartFailed, match="resizing still"):
+        await made.acquire()
 
 
 async def test_a_start_that_fails_is_an_error_of_ours() -> None:
@@ -379,6 +423,19 @@ def test_each_error_of_the_sdk_has_one_of_ours_that_keeps_its_words(
     assert type(found) is ours
     assert str(error) in str(found)
     assert found.hint or ours is ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [('{"message": "no such secret"}', "no such secret"), ("<html>", "Not Found"), ("[]", "Not Found")],
+)
+def test_an_error_that_the_sdk_leaks_is_told_by_its_message(body: str, words: str) -> None:
+    """``code_run``, secrets and warm pools raise what the generated client raises: a dump of headers."""
+    leaked = ApiException(status=404, reason="Not Found", body=body)
+    leaked.headers = {"set-cookie": "session=1"}
+    for told in (translate(leaked), explain(leaked, "secret x")):
+        assert words in str(told)
+        assert "header" not in str(told).lower()
 
 
 def test_an_error_without_words_is_told_by_its_name_and_a_long_one_is_cut() -> None:
@@ -518,6 +575,65 @@ async def test_while_a_cell_runs_the_service_is_told_again_and_again(monkeypatch
     while box.calls.count("refresh_activity") < 3:
         await asyncio.sleep(0.001)
     keeping.cancel()
+
+
+async def one_cell(made: SandboxManager) -> None:
+    """What a session does around a cell that takes no time."""
+    keeping = asyncio.ensure_future(made.keep_alive())
+    await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.gather(keeping, *made._telling, return_exceptions=True)
+
+
+async def test_a_short_cell_counts_as_use_once_a_minute() -> None:
+    """Cells' sockets do not count: a notebook in use would be stopped, or as soon as its long cell begins."""
+    box = FakeSandbox()
+    made = await acquired(box)
+    for _ in range(5):
+        await one_cell(made)
+    assert box.calls == ["refresh_activity"]
+    made._told_at -= module.KEEPALIVE_S
+    await one_cell(made)
+    assert box.calls == ["refresh_activity"] * 2
+
+
+async def test_a_new_sandbox_is_not_told_at_once_that_it_is_in_use() -> None:
+    service = FakeService()
+    made = manager(service)
+    await made.acquire()
+    await one_cell(made)
+    assert service.sandboxes["new"].calls == []
+
+
+async def test_a_sandbox_that_stops_by_itself_soon_is_told_more_often() -> None:
+    box = FakeSandbox(auto_stop_minutes=1)
+    made = await acquired(box)
+    await one_cell(made)
+    made._told_at -= 21
+    await one_cell(made)
+    assert box.calls == ["refresh_activity"] * 2
+
+
+async def test_what_the_service_did_not_hear_it_is_told_again_sooner() -> None:
+    box = FakeSandbox(activity_error=ConnectionFailed("no route"))
+    made = await acquired(box)
+    await one_cell(made)
+    box.activity_error = None
+    made._told_at -= 16
+    await one_cell(made)
+    assert box.calls == ["refresh_activity"]
+
+
+@pytest.mark.parametrize(("policy", "done"), [("stop", "stopped"), ("delete", "deleted")])
+async def test_a_sandbox_whose_state_is_just_changing_is_ended_a_little_later(
+    monkeypatch: pytest.MonkeyPatch, policy: str, done: str
+) -> None:
+    monkeypatch.setattr(module, "END_PAUSE_S", 0.001)
+    busy = ControlPlaneError(409, "Sandbox state change in progress")
+    box = FakeSandbox(end_errors=[busy, busy])
+    made = await acquired(box, on_shutdown=policy)
+    assert await made.release() == done
+    assert box.calls == [policy]
 
 
 def test_a_service_does_not_show_its_key() -> None:
