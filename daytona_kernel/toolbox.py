@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -125,7 +125,7 @@ class Toolbox:
 
     async def execute(self, *argv: str, timeout_s: int = 20) -> tuple[int, str]:
         """Run a command; its exit code and output. Not repeated when the answer is lost."""
-        body = {"command": shlex.join(argv), "timeout": timeout_s}
+        body = {"command": shell_words(argv), "timeout": timeout_s}
         answer = await self._json("POST", "/process/execute", json=body, timeout_s=timeout_s + 5)
         code = answer.get("exitCode")
         return code if isinstance(code, int) else -1, str(answer.get("result", ""))
@@ -229,6 +229,12 @@ class Toolbox:
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as exc:
             reason = str(exc) or type(exc).__name__
             raise ConnectionFailed(f"The sandbox did not answer ({method} {path}: {reason}).") from exc
+
+
+def shell_words(argv: Sequence[str]) -> str:
+    """A program and its arguments as a line of shell, also of zsh, which reads ``=ls`` as ``/bin/ls``."""
+    quoted = (shlex.quote(word) for word in argv)
+    return " ".join(f"'{word}'" if word.startswith("=") else word for word in quoted)
 
 
 async def hedged(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:

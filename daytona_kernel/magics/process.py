@@ -9,9 +9,11 @@ import re
 import shlex
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import DaytonaKernelError
+from ..toolbox import shell_words
 from .files import expanded
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
@@ -22,8 +24,23 @@ from .words import did_you_mean, printable
 if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
+    from ..toolbox import Toolbox
+
+AS_BASH = 'if [ -n "${ZSH_VERSION-}" ]; then emulate ksh; fi; '
+"""The shell of sessions is zsh in the official image; this makes it split words, leave patterns that match
+nothing alone, and count from 0, as scripts expect."""
+SHELL_LOOK_S = 2.0
+SHELL_GRACE_S = 1.0
+MARKS = "/tmp/.daytona-shell-"  # noqa: S108 - in the sandbox
 SHELL_PREFIX = "daytona-shell-"
 """Sessions of this prefix are shells of cells; those of one cell are gone after it."""
+SHELL_ENDED = "The shell of the session has ended: exit was called in it."
+SESSION_ENDED = 410
+HAS_ENDED = (
+    'read -r mark pid <{path} && [ "$mark" = {mark} ] || exit 1\n'
+    "state=$(sed -n 's/^State:[[:space:]]*//p' \"/proc/$pid/status\" 2>/dev/null)\n"
+    'case "$state" in ""|Z*) exit 0;; *) exit 1;; esac'
+)
 NOT_FOUND = 127
 """What a shell gives for a program that is not there."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
@@ -94,7 +111,7 @@ def _limit_arguments(parser: Parser) -> None:
 def command_line(argv: list[str], cwd: str | None = None, environment: dict[str, str] | None = None) -> str:
     """A program with its arguments as a line of shell; nothing in them is taken apart again."""
     assignments = [f"{name}={value}" for name, value in (environment or {}).items()]
-    line = shlex.join(["env", *assignments, *argv] if assignments else argv)
+    line = shell_words(["env", *assignments, *argv] if assignments else argv)
     return f"cd {shlex.quote(cwd)} && {line}" if cwd else line
 
 
@@ -131,25 +148,65 @@ async def run_line(
     what: str,
     limit_s: float | None = None,
     keep: str = "",
+    toolbox: Toolbox | None = None,
 ) -> int | None:
     """Run a line of shell with its output as it comes. Its exit code; ``None`` if it has ended its shell.
 
-    ``keep``: in the shell of this name, which lives on. If we are cancelled, or the time is over, the shell
-    is ended with all that runs in it. Raises :class:`CommandFailed` when the time is over.
+    ``keep``: in the shell of this name, which lives on; ``toolbox`` tells whether it does. If we are
+    cancelled, or the time is over, the shell is ended with all that runs in it. Raises
+    :class:`CommandFailed` when the time is over, and when the line has ended the shell of that name.
     """
-    from daytona import SessionExecuteRequest
-
+    mark = uuid.uuid4().hex
+    if keep:
+        line = f"{AS_BASH}echo {mark} $$ >{MARKS}{keep}; {line}"
     with translated(what):
         async with _shell(sandbox, keep) as session_id:
-            request = SessionExecuteRequest(command=line, run_async=True)
-            answer = await sandbox.process.execute_session_command(session_id, request)
-            command_id = str(answer.cmd_id)
+            command_id = await _begin(sandbox, session_id, line)
+            following = asyncio.ensure_future(follow(host, sandbox, session_id, command_id))
+            works = {following}
+            if keep and toolbox is not None:
+                works.add(asyncio.ensure_future(_until_shell_has_ended(toolbox, MARKS + keep, mark)))
             try:
-                await asyncio.wait_for(follow(host, sandbox, session_id, command_id), limit_s)
-            except asyncio.TimeoutError:
-                raise CommandFailed(f"{what} was ended: its timeout is over.") from None
-            done = await sandbox.process.get_session_command(session_id, command_id)
-    return None if done.exit_code is None else int(done.exit_code)
+                done, _ = await asyncio.wait(works, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise CommandFailed(f"{what} was ended: its timeout is over.")
+                if following not in done:  # v0.190.0 never tells the end of a command that ends its shell
+                    await asyncio.wait(works, timeout=SHELL_GRACE_S, return_when=asyncio.ALL_COMPLETED)
+                if not following.done():
+                    raise CommandFailed(SHELL_ENDED, hint="The next cell of that session gets a new one.")
+                following.result()
+            finally:
+                for task in works:
+                    task.cancel()
+                await asyncio.gather(*works, return_exceptions=True)
+            ended = await sandbox.process.get_session_command(session_id, command_id)
+    return None if ended.exit_code is None else int(ended.exit_code)
+
+
+async def _begin(sandbox: AsyncSandbox, session_id: str, line: str) -> str:
+    """Start a line in a session; the command's id. A session whose shell has ended gets a new one."""
+    from daytona import SessionExecuteRequest
+
+    request = SessionExecuteRequest(command=line, run_async=True)
+    try:
+        answer = await sandbox.process.execute_session_command(session_id, request)
+    except Exception as exc:
+        if getattr(exc, "status_code", None) != SESSION_ENDED:
+            raise
+        await sandbox.process.delete_session(session_id)
+        await sandbox.process.create_session(session_id)
+        answer = await sandbox.process.execute_session_command(session_id, request)
+    return str(answer.cmd_id)
+
+
+async def _until_shell_has_ended(toolbox: Toolbox, path: str, mark: str) -> None:
+    """Look again and again whether the shell that wrote ``mark`` and its number into a file is there."""
+    while True:
+        await asyncio.sleep(SHELL_LOOK_S)
+        with suppress(DaytonaKernelError):
+            status, _ = await toolbox.shell(HAS_ENDED.format(path=path, mark=mark), 10)
+            if status == 0:
+                return
 
 
 @asynccontextmanager
@@ -173,9 +230,7 @@ async def _shell(sandbox: AsyncSandbox, keep: str) -> AsyncIterator[str]:
 def _ended(code: int | None, what: str, args: argparse.Namespace) -> Result:
     """The exit code as a result, with an error for one that is not 0."""
     if code is None:
-        raise CommandFailed(
-            "The shell of the session has ended: exit was called in it.", hint="Use another --session."
-        )
+        raise CommandFailed(SHELL_ENDED)
     error = CommandFailed(
         f"{what} ended with exit code {code}.",
         hint="That is a shell's word for a program that is not there." if code == NOT_FOUND else "",
@@ -242,7 +297,10 @@ async def bash(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     # In a subshell of its own unless variables are to stay: exit would end the session's shell for good.
     script = f"{args.body}\n" if keep else command_line(["bash", "-c", args.body], await where(host, None))
-    code = await run_line(host, sandbox, script, what="The script", limit_s=limit_s, keep=keep)
+    toolbox = await host.toolbox() if keep else None
+    code = await run_line(
+        host, sandbox, script, what="The script", limit_s=limit_s, keep=keep, toolbox=toolbox
+    )
     return _ended(code, "The script", args)
 
 
@@ -285,7 +343,8 @@ TYPESCRIPT = (
     'if command -v ts-node >/dev/null; then exec $ts "$options" "$1"; fi\n'
     "node='node --no-warnings --experimental-transform-types'\n"
     'if $node -e 0 2>/dev/null; then exec $node "$1"; fi\n'
-    'if command -v npx >/dev/null; then exec npx --yes $ts "$options" "$1"; fi\n'
+    # ts-node brings no compiler along, and can not use one that has no JavaScript API (TypeScript 7).
+    'if command -v npx >/dev/null; then exec npx --yes -p typescript@5 -p ts-node $ts "$options" "$1"; fi\n'
     "exit 127"
 )
 """With ts-node if it is there, else with a Node that knows types (22.7 on), else with a downloaded one."""

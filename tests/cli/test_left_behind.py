@@ -23,6 +23,13 @@ def test_a_process_of_the_same_number_is_not_the_owner() -> None:
     assert not is_left_behind({LABEL_OWNER: owner_label()}, "started")
 
 
+def test_a_process_of_another_machine_or_container_is_not_told_to_have_ended() -> None:
+    """They may have the same name and user: what is their process is none here."""
+    assert not is_left_behind({LABEL_OWNER: "999999999:1:0123456789ab"}, "started")
+    pid, start, space = owner_label().split(":")
+    assert is_left_behind({LABEL_OWNER: f"999999999:{start}:{space}"}, "started")
+
+
 @pytest.mark.parametrize("owner", ["", "x", ":", f"{os.getpid()}", f"{os.getpid()}:0", f"{os.getpid()}:"])
 def test_an_owner_that_can_not_be_told_to_have_ended_has_not(owner: str) -> None:
     assert not is_left_behind({LABEL_OWNER: owner}, "started")

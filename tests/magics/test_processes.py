@@ -123,6 +123,8 @@ def test_a_bash_session_keeps_its_state(door: Door) -> None:
     door("%%daytona bash --session keep\nexport KEPT=yes\ncd /tmp").ok()
     assert door("%%daytona bash --session keep\necho $KEPT; pwd").ok().stdout.split() == ["yes", "/tmp"]
     assert door("%%daytona bash\necho ${KEPT:-gone}").ok().stdout.strip() == "gone"
+    assert "exit code 3" in door("%%daytona bash --session keep\nexit 3").failed("CommandFailed")
+    assert door("%%daytona bash --session keep\necho ${KEPT:-new}").ok().stdout.strip() == "new"
 
 
 def test_shells_that_were_left_open_can_be_ended(door: Door) -> None:
