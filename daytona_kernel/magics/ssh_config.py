@@ -17,12 +17,19 @@ HEAD = "# Made by %daytona ssh --config. Tokens in it are as good as passwords."
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 """What a service's answer may put into the file: nothing that would begin another line or option."""
 
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
+"""What may be a token in an answer that is not understood."""
+
 
 def check(file: str) -> None:
     """Raise :class:`UsageError` for a file that is not ours to write."""
     path = Path(file).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"{file!r} can be no file here.", hint="Name a file, like ~/.ssh/daytona.")
+    if path.is_dir():
+        raise UsageError(f"{file!r} is a directory.", hint="Name a file, like ~/.ssh/daytona.")
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"There is no directory for {file!r}.", hint=f"mkdir -m 700 '{path.parent}' makes it."
+        )
     if path.exists() and not _text(path).startswith(HEAD):
         raise UsageError(f"{file!r} is there, and not made by %daytona.", hint="Name a file of its own.")
 
@@ -34,9 +41,8 @@ def write(file: str, name: str, command: str, ports: Sequence[int] = ()) -> str:
     """
     user, host, port = _parts(command)
     if not all(map(_WORD.match, (user, host, name))):
-        raise CommandFailed(
-            f"There is no SSH configuration for what the service says: {printable(command)[:200]}"
-        )
+        said = _TOKEN.sub("…", printable(command)[:200])  # the error is saved with the notebook
+        raise CommandFailed(f"There is no SSH configuration for what the service says: {said}")
     lines = [f"Host {name}", f"    HostName {host}", f"    User {user}"]
     lines += [f"    Port {port}"] if port else []
     lines += [f"    LocalForward {one} localhost:{one}" for one in ports]

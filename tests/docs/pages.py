@@ -1,55 +1,82 @@
 """The pages of the documentation, and what is in them: links, headings, and blocks of commands.
 
-A block after the line ``<!-- run -->`` is run by the tests, in order with the others of its page; all other
-blocks are taken apart by the parsers that would get them.
+A block of commands (``bash``, ``python``) is run by the tests, in order with the others of its page, unless
+the line before it says otherwise, in a comment that no reader of the rendered page sees:
+
+- ``<!-- run by: tests/cli/test_run.py::test_it -->`` or ``<!-- run by: .ci/run installed_wheel -->`` names
+  the test, or the step of CI, that runs these very commands;
+- ``<!-- not run: REASON -->`` stands before what nobody can run here.
+
+A ``text`` block after ``<!-- output -->`` is what the block before it prints; ``…`` stands for what differs.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "notebooks" / "README.md", *(ROOT / "docs").glob("*.md")])
-RUN = "<!-- run -->"
+COMMANDS = ("bash", "python")
+"""Languages of blocks that are run."""
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-_INLINE = re.compile(r"(?<!^\| )`((?:jupyter daytona|%%?daytona)\s[^`]+)`", re.MULTILINE)
+_NOTE = re.compile(r"<!-- (run by|not run|output)(?:: (.+))? -->")
+_OURS = re.compile(r"(?<!^\| )`((?:jupyter daytona|%%?daytona)\s[^`]+)`", re.MULTILINE)
+_PROGRAMS = r"bash|curl|git|jupyter|mypy|papermill|pip|pytest|python|ruff"
+_INLINE = re.compile(rf"`((?:(?:{_PROGRAMS})\s|%%?daytona)[^`]*)`")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text without the indentation, its line, whether it is to be run."""
+    """A fenced block: its language, its text without the indentation, its line, and what is noted of it."""
 
     page: Path
     line: int
     language: str
     text: str
-    run: bool
+    note: str
+    """``run by``, ``not run``, ``output`` or nothing."""
+    about: str
+    """What follows the note's colon."""
+    gap: str
+    """What stands between this block and the one before it."""
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
+
+    @property
+    def run(self) -> bool:
+        """Whether the tests follow it."""
+        return self.language in COMMANDS and not self.note
 
 
 def blocks(page: Path) -> Iterator[Block]:
     """All fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
+    end = 0
     for match in _FENCE.finditer(text):
         indent = len(match["indent"])
         body = "".join(line[indent:] or "\n" for line in match["text"].splitlines(keepends=True))
-        before = text[: match.start()].rstrip().rpartition("\n")[2].strip()
-        yield Block(page, text.count("\n", 0, match.start()) + 1, match["language"], body, before == RUN)
+        gap = text[end : match.start()]
+        end = match.end()
+        note = _NOTE.fullmatch(gap.rstrip().rpartition("\n")[2].strip())
+        kind, about = (note[1], note[2] or "") if note else ("", "")
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page, line, match["language"], body, kind, about, gap)
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
-    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+    """A page without its fenced blocks and comments."""
+    return _COMMENT.sub("", _FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
 def links(page: Path) -> list[str]:
@@ -59,10 +86,40 @@ def links(page: Path) -> list[str]:
 
 def inline_commands(page: Path) -> list[str]:
     """Commands of ours that are named within a sentence."""
-    return [" ".join(text.split()) for text in _INLINE.findall(prose(page))]
+    return [" ".join(text.split()) for text in _OURS.findall(prose(page))]
+
+
+def whole_commands(page: Path) -> list[str]:
+    """Commands within sentences and tables that could be typed as they stand: without gaps to fill."""
+    text = "\n".join(line for line in prose(page).splitlines() if not line.startswith("#"))
+    found = [" ".join(match.split()) for match in _INLINE.findall(text)]
+    return [one for one in found if not re.search(r"\b[A-Z]{2,}\b|…|\.\.\.", one)]
 
 
 def anchors(page: Path) -> set[str]:
     """What links may name after ``#``, by GitHub's rules: the words of a heading, in small letters."""
     headings = _HEADING.findall(prose(page))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands_of(script: str) -> Iterator[list[str]]:
+    """The simple commands of a shell script, as words, those in ``$(...)`` included."""
+    script = script.replace("\\\n", " ")
+    for inner in re.findall(r"\$\(([^)]*)\)", script):
+        yield from commands_of(inner)
+    for line in re.sub(r"\$\([^)]*\)", "SUBSTITUTED", script).splitlines():
+        words: list[str] = []
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+        lexer.whitespace_split = True
+        for word in lexer:
+            if set(word) <= set("|&;"):
+                yield words
+                words = []
+            else:
+                words.append(word)
+        yield words
+
+
+def cells_of(block: Block) -> list[str]:
+    """The cells of a block of Python: each ``%%`` begins one."""
+    return re.split(r"\n(?=%%)", block.text)

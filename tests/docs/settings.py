@@ -47,8 +47,8 @@ It reads these when it starts, so stop a running one first (`jupyter daytona loc
 | `DAYTONA_LOCAL_PYTHON` | the server's own | interpreter that sandboxes are made from |
 | `DAYTONA_LOCAL_IDLE_MINUTES` | 15 | minutes without a running sandbox until the server leaves; 0 = never |
 | `DAYTONA_LOCAL_POOL` | 2 | sandboxes that are kept ready |
-| `DAYTONA_LOCAL_RATES` | 30,000 calls, 600 new sandboxes ... | requests a minute: `NAME=NUMBER,…` with `authenticated`, \
-`failed-auth`, `sandbox-create`, `sandbox-lifecycle`, `sandbox-list`; 0 = no limit |
+| `DAYTONA_LOCAL_RATES` | 30,000 calls, 600 new sandboxes ... | requests a minute: `NAME=NUMBER,…` with \
+`authenticated`, `failed-auth`, `sandbox-create`, `sandbox-lifecycle`, `sandbox-list`; 0 = no limit |
 | `DAYTONA_LOCAL_PREVIEW_WARNING` | `0` | `1`: browsers see a page of warning first, as in the service |
 | `DAYTONA_LOCAL_QUIRKS` | `all` | `none`: without the weaknesses of the service that only tests want |
 

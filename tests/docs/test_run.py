@@ -1,86 +1,82 @@
-"""The blocks of README and docs that are marked ``<!-- run -->`` do what they say: on a private local server.
+"""Every block of README and docs does what it says, in order, on a private local server.
 
-The cells of all pages run in one kernel, those of the shell in one directory, both in the order of the pages.
+The commands of ``docs/magics.md``, which has no order, are in ``test_examples.py``.
 """
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
-from ..magics.doors import KernelDoor
-from .pages import PAGES, Block, blocks
+from .pages import PAGES, Block, blocks, commands_of
+from .reader import Reader, pattern_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first of a page may follow many before it
 
-MARKED = [block for page in PAGES for block in blocks(page) if block.run]
-CELLS = [block for block in MARKED if block.language == "python"]
-SHELL = [block for block in MARKED if block.language == "bash"]
-PRIVATE = ("DAYTONA_LOCAL_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+FOLLOWED = [page for page in PAGES if page.name != "magics.md"]
+RUN = [block for page in FOLLOWED for block in blocks(page) if block.run]
+RECIPES = [block for page in FOLLOWED for block in blocks(page) if block.language == "yaml"]
+
+
+def missing(block: Block) -> str:
+    """A program that the block needs and that is not installed here, if there is one."""
+    if block.language != "bash":
+        return ""
+    for words in commands_of(block.text):
+        program = f"jupyter-{words[1]}" if words[:1] == ["jupyter"] else "".join(words[:1])
+        if program in ("curl", "jupyter-lab", "jupyter-nbconvert", "papermill") and not shutil.which(program):
+            return program
+        if "--nbval" in words and not importlib.util.find_spec("nbval"):
+            return "nbval"
+    return ""
+
+
+class Readers:
+    """Somebody for each page; one at a time, since each has a home, and there is one environment."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._present: Reader | None = None
+
+    def of(self, page: Path) -> Reader:
+        """Who follows this page now."""
+        if self._present is None or self._present.page != page:
+            self.end()
+            number = len(list(self._base.iterdir()))
+            reader = Reader(page, self._base / f"{page.stem.lower()}-{number}")
+            reader.begin()
+            self._present = reader
+        return self._present
+
+    def end(self) -> None:
+        """Whoever is there leaves."""
+        reader, self._present = self._present, None
+        if reader is not None:
+            reader.end()
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """The directory of a person who follows the pages, with a notebook; its server is stopped at the end."""
-    # Not pytest's own directory: paths of Unix sockets are short (108 bytes).
-    base = Path(tempfile.mkdtemp(prefix="docs-"))
-    work = base / "work"
-    work.mkdir()
-    notebook = new_notebook(cells=[new_code_cell("6 * 7", id="answer")])
-    nbformat.write(notebook, work / "analysis.ipynb")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("DAYTONA_", "JPY_"))]:
-            patch.delenv(name)
-        for name in PRIVATE:
-            patch.setenv(name, str(base / name.lower()))
-        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        patch.setenv("HOME", str(base))
-        patch.chdir(work)
-        yield work
-        run("jupyter daytona local stop")
-    shutil.rmtree(base, ignore_errors=True)
+def readers(base: Path) -> Iterator[Readers]:
+    """Somebody for each page."""
+    readers = Readers(base)
+    yield readers
+    readers.end()
 
 
-@pytest.fixture(scope="module")
-def kernel(folder: Path) -> Iterator[KernelDoor]:
-    """The notebook that the cells are typed into."""
-    door = KernelDoor()
-    yield door
-    door.close()
+@pytest.mark.parametrize("block", RUN, ids=str)
+def test_a_block_of_the_docs_does_what_it_says(readers: Readers, block: Block) -> None:
+    if program := missing(block):
+        pytest.skip(f"there is no {program} here (extra: test)")
+    printed = readers.of(block.page).follow(block)
+    for shown in blocks(block.page):
+        if shown.note == "output" and shown.line == following(block).line:
+            assert pattern_of(shown.text).search(printed), printed
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as bash would for a person, but stop at the first command that fails."""
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_there_is_something_to_run() -> None:
-    assert len(CELLS) > 15
-    assert len(SHELL) > 3
-
-
-@pytest.mark.parametrize("block", CELLS, ids=str)
-def test_a_cell_of_the_docs_runs(block: Block, kernel: KernelDoor) -> None:
-    kernel(block.text).ok()
-
-
-@pytest.mark.parametrize("block", SHELL, ids=str)
-def test_a_command_of_the_docs_runs(block: Block, folder: Path) -> None:
-    done = run(block.text)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+def following(block: Block) -> Block:
+    """The next block of the page, or itself if there is none."""
+    return next((one for one in blocks(block.page) if one.line > block.line), block)

@@ -54,12 +54,12 @@ class Outcome:
 
 
 class KernelDoor:
-    """Cells of a notebook with our kernel."""
+    """Cells of a notebook, with our kernel if no other is named."""
 
     name = "kernel"
 
-    def __init__(self) -> None:
-        self.manager, self.client = start_new_kernel(kernel_name="daytona", startup_timeout=60)
+    def __init__(self, kernel_name: str = "daytona") -> None:
+        self.manager, self.client = start_new_kernel(kernel_name=kernel_name, startup_timeout=60)
 
     def close(self) -> None:
         """End the kernel."""

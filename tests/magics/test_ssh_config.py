@@ -67,6 +67,18 @@ def test_a_service_can_not_write_other_lines(file: Path, command: str) -> None:
     assert not file.exists()
 
 
+def test_a_command_that_is_not_understood_is_told_without_its_token(file: Path) -> None:
+    with pytest.raises(CommandFailed, match="ssh …@host -v") as caught:
+        ssh_config.write(str(file), "nb-1", "ssh 3fGh7-kLmN_0pQrStUv@host -v")
+    assert "pQrStUv" not in str(caught.value)
+
+
+def test_a_directory_that_is_not_there_is_named_with_the_way_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no directory") as caught:
+        ssh_config.check(str(tmp_path / "none" / "daytona"))
+    assert f"mkdir -m 700 '{tmp_path / 'none'}'" in str(caught.value)
+
+
 def test_files_of_others_are_left_alone(file: Path) -> None:
     file.write_text("Host mine\n")
     for wrong in (file, file.parent, file / "below"):
