@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -116,16 +116,16 @@ async def upload(toolbox: Toolbox, items: Sequence[Item], count: Count) -> Outco
     small = [item for item in items if item.size <= SMALL_BYTES]
     limit = asyncio.Semaphore(PARALLEL)
 
-    async def guarded(work: Any, group: Sequence[Item]) -> None:
+    async def guarded(group: Sequence[Item], work: Callable[..., Awaitable[None]], *words: Any) -> None:
         async with limit:
             try:
-                await work
+                await work(toolbox, *words, outcome, count)
             except DaytonaKernelError as exc:
                 outcome.errors += [(str(item.local), str(exc)) for item in group]
 
-    jobs = [guarded(_upload_small(toolbox, group, outcome, count), group) for group in batches(small)]
+    jobs = [guarded(group, _upload_small, group) for group in batches(small)]
     big = [item for item in items if item.size > SMALL_BYTES]
-    jobs += [guarded(_upload_big(toolbox, item, outcome, count), [item]) for item in big]
+    jobs += [guarded([item], _upload_big, item) for item in big]
     await _all(jobs)
     outcome.seconds = time.monotonic() - started
     return outcome
@@ -249,18 +249,18 @@ async def download(toolbox: Toolbox, items: Sequence[Item], *, force: bool, coun
             files.append(item)
     small = [item for item in files if item.size <= SMALL_BYTES]
 
-    async def guarded(work: Any, group: Sequence[Item]) -> None:
+    async def guarded(group: Sequence[Item], work: Callable[..., Awaitable[None]], *words: Any) -> None:
         async with limit:
             try:
-                await work
+                await work(toolbox, *words, outcome, count)
             except DaytonaKernelError as exc:
                 known = {name for name, _ in outcome.errors}
                 known.update(item.remote for item, _ in outcome.moved)
                 outcome.errors += [(item.remote, str(exc)) for item in group if item.remote not in known]
 
-    jobs = [guarded(_fetch_small(toolbox, group, force, outcome, count), group) for group in batches(small)]
+    jobs = [guarded(group, _fetch_small, group, force) for group in batches(small)]
     big = [item for item in files if item.size > SMALL_BYTES]
-    jobs += [guarded(_fetch_big(toolbox, item, force, outcome, count), [item]) for item in big]
+    jobs += [guarded([item], _fetch_big, item, force) for item in big]
     await _all(jobs)
     outcome.seconds = time.monotonic() - started
     return outcome
