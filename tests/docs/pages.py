@@ -30,7 +30,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _NOTE = re.compile(r"<!-- (run by|not run|output)(?:: (.+))? -->")
 _OURS = re.compile(r"(?<!^\| )`((?:jupyter daytona|%%?daytona)\s[^`]+)`", re.MULTILINE)
-_PROGRAMS = r"bash|curl|git|jupyter|mypy|papermill|pip|pytest|python|ruff"
+_PROGRAMS = r"apt|bash|curl|git|jupyter|mypy|papermill|pip|pytest|python|ruff"
 _INLINE = re.compile(rf"`((?:(?:{_PROGRAMS})\s|%%?daytona)[^`]*)`")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 

@@ -25,9 +25,9 @@ from .supplies import BEFORE, PROGRAM_OF_CELLS, STANDS_FOR, VARIABLES, furnish
 
 SERVERS = {"lab", "notebook", "server"}
 """Commands of ``jupyter`` that go on until somebody ends them."""
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 KEPT = ("DAYTONA_LOCAL_DIR", "HOME", "PATH")
-CLEARED = re.compile(r"(DAYTONA|JPY|JUPYTER|IPYTHON|XDG_(DATA|CONFIG|CACHE|STATE))")
+CLEARED = re.compile(r"(DAYTONA|JPY|JUPYTER|IPYTHON|PYTEST_ADDOPTS|XDG_(DATA|CONFIG|CACHE|STATE))")
 
 
 class Reader:
@@ -172,9 +172,17 @@ def seen(outcome: Outcome) -> str:
 
 
 def pattern_of(shown: str) -> re.Pattern[str]:
-    """What a page says a command prints, ``…`` for what differs; blanks that align are any blanks."""
-    lines = []
+    """What a page says a command prints. ``…`` stands for what differs: in a line, or as one for any lines.
+
+    Blanks that align may be fewer or more.
+    """
+    wanted = ""
     for line in shown.strip().splitlines():
-        pieces = [r"\s+".join(map(re.escape, re.split(r"\s+", piece))) for piece in line.rstrip().split("…")]
-        lines.append(".*?".join(pieces))
-    return re.compile(r"\s*\n".join(lines))
+        if line.strip() == "…":
+            wanted += r"(?:.*\n)*?"
+            continue
+        pieces = [
+            r"[ \t]+".join(map(re.escape, re.split(r"\s+", piece))) for piece in line.strip().split("…")
+        ]
+        wanted += r"[ \t]*" + ".*?".join(pieces) + r"[ \t]*(?:\n|\Z)"
+    return re.compile(rf"^{wanted}", re.MULTILINE)

@@ -73,7 +73,7 @@ def variables() -> dict[str, list[str]]:
         with patch.object(config, "_env", record):
             getattr(DaytonaSettings(), name)
         named = re.findall(r"DAYTONA_[A-Z_]+[A-Z]", trait.help)
-        found[name] = asked or named[:1]
+        found[name] = [*dict.fromkeys(asked)] or named[:1]
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 from daytona_kernel.magics import registry
 
 from .pages import COMMANDS, PAGES, ROOT, Block, blocks, commands_of, whole_commands
+from .reader import pattern_of
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 ELSEWHERE = [block for block in BLOCKS if block.note == "run by"]
@@ -146,6 +147,12 @@ OTHERS = {
 """Commands in sentences that no block has: the file that does what they do, or why there is none."""
 
 
+def system_packages() -> set[str]:
+    """What CI installs with apt."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
+    return {word for words in re.findall(r"apt_install ([^|\n]+)", script) for word in words.split()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_sentences_are_run_somewhere(page: Path) -> None:
     for text in whole_commands(page):
@@ -153,6 +160,8 @@ def test_commands_in_sentences_are_run_somewhere(page: Path) -> None:
             continue  # the family, and a message
         if text.startswith("%"):
             assert magic(text) in tried(), text
+        elif text.startswith("apt install "):
+            assert set(text.split()[2:]) <= system_packages(), text
         elif text not in OTHERS:
             assert deeds(shlex.split(text)) <= tried(), text
 
@@ -175,3 +184,21 @@ def test_commands_of_recipes_are_run_on_a_page(block: Block) -> None:
     shown = [words for one in BLOCKS if is_run(one, "bash") for words in commands_of(one.text)]
     for line in lines:
         assert shlex.split(line) in shown, line
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a  b\n", "a b\n", True),
+        ("a … c\n", "first\na lot of c\nlast\n", True),
+        ("a\n…\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n…\nd\n", "a\nd\n", True),
+        ("a\nb\n", "a\nx\nb\n", False),
+        ("a\n", "ab\n", False),
+        ("a b\n", "a\nb\n", False),
+        ("3 files\n", "13 files\n", False),
+        ("a … c\n", "a b\nc\n", False),
+    ],
+)
+def test_outputs_are_compared_by_words_and_lines(shown: str, printed: str, same: bool) -> None:
+    assert bool(pattern_of(shown).search(printed)) is same
