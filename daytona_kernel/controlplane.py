@@ -196,7 +196,7 @@ class ControlPlane:
     async def find(self, labels: Mapping[str, str]) -> list[SandboxHandle]:
         """Sandboxes that have these labels, one page of them at most."""
         answer = await self.call("GET", "/sandbox", params={"labels": json.dumps(dict(labels))})
-        items = answer.get("items") if isinstance(answer, dict) else None
+        items = answer.get("items") if isinstance(answer, dict) else answer
         return [await self._handle(item) for item in items] if isinstance(items, list) else []
 
     async def create(self, body: Content, timeout: float | None = None) -> SandboxHandle:

@@ -53,6 +53,11 @@ ACK_CHUNKS = 150
 ACK_ATTEMPTS = 60
 POLL_MIN_S, POLL_MAX_S = 0.1, 1.0
 ALIVE_CHECK_S = 2.0
+DECLINED = (1002, 1003, 1007, 1009, 1011)
+"""Close codes with which a peer refuses what it was sent (RFC 6455, section 7.4.1): it will again."""
+DECLINED_MOST = 5
+AGAIN_S = 0.1
+"""Before the next copy; twice as long after each that was declined."""
 
 
 class Link:
@@ -269,6 +274,7 @@ class Link:
     async def _send_again(self, execution: Execution, answered: asyncio.Event) -> None:
         """Send copies until one of them brings the end."""
         delay = 0.1
+        declined = 0
         while not execution.done.is_set():
             try:
                 channel = await self._reopen(answered)
@@ -283,7 +289,17 @@ class Link:
                 self._retire(channel)
             if execution.result is None:
                 await self._after_end(execution, close, copy=True)
-                await asyncio.sleep(0.1)
+                declined = declined + 1 if channel.close_code in DECLINED else 0
+                if declined >= DECLINED_MOST and not execution.started:
+                    await self._give_up_declined(execution, f"{channel.close_code} {channel.close_reason}")
+                await asyncio.sleep(AGAIN_S * 2 ** min(declined, 4))
+
+    async def _give_up_declined(self, execution: Execution, words: str) -> None:
+        """The interpreter refuses each copy of a request that nothing has been heard of."""
+        recorded = await self._fetch_rest(execution)
+        if not execution.started:
+            text = f"The sandbox's interpreter refuses the cell ({words.strip()})."
+            raise ContextLost(text, started=False, unknown=recorded is None)
 
     async def _reopen(self, answered: asyncio.Event) -> Channel:
         """A new socket; an attempt that began in the dark is given up soon after the toolbox has answered."""

@@ -283,7 +283,8 @@ class Session(Workplace):
                 raise error from lost
             if last:
                 raise SandboxProtocolError(
-                    "The sandbox's interpreter refused the cell several times; it did not run.",
+                    "The sandbox's interpreter refused the cell several times; it did not run. "
+                    f"The last time: {lost.message}",
                     hint="Restart the kernel, or the sandbox.",
                 ) from lost
             return None

@@ -25,7 +25,8 @@ from .descriptors import move_high
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 LIMIT_BYTES = 1024 * 1024 * 1024
-"""Most that is kept for a kernel that is gone; beyond it the oldest segments go, and the kernel is told."""
+"""Most that is kept for a kernel that is gone, if it is no more than a quarter of what is free (a sandbox's
+disk may have 3 GiB); beyond it the oldest segments go, and the kernel is told."""
 
 MEMORY_BYTES = 8 * 1024 * 1024
 """Most that is kept in memory where no file can be written."""
@@ -61,6 +62,14 @@ class SpoolDirectory:
                     file.write(wire.dumps(value))
             except OSError:
                 pass
+
+    def limit(self, kept: int) -> int:
+        """Bytes that may be kept here, of which there are ``kept`` already."""
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return LIMIT_BYTES
+        return min(LIMIT_BYTES, (found.f_bavail * found.f_frsize + kept) // 4)
 
     def _remove_old(self, parent: str) -> None:
         """Remove the directories of processes that are gone, but for the newest few: for who looks back."""
@@ -169,7 +178,9 @@ class Recording:
 
     def shrink(self) -> None:
         """Hold the limit for a kernel that is gone: remove the oldest segments."""
-        while len(self._segments) > 1 and sum(size for *_, size in self._segments) > LIMIT_BYTES:
+        kept = sum(size for *_, size in self._segments)
+        while len(self._segments) > 1 and kept > self._directory.limit(kept):
+            kept -= self._segments[0][2]
             self._remove(self._segments.pop(0)[0])
 
     def close(self) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
-from ..labels import LABEL
+from ..labels import LABEL, LABEL_HOST, LABEL_NOTEBOOK, host_label, notebook_label
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
 from .lifecycle import leave
 from .registry import Parser, command, seconds_of
-from .sdk import translated
+from .sdk import state_text, translated
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, AsyncSandbox
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 SIZES = {"small": (1, 1, 3), "medium": (2, 4, 8), "large": (4, 8, 10)}
 """Daytona's general snapshots: vCPU, GiB of memory, GiB of disk."""
 MAX_CPU, MAX_MEMORY, MAX_DISK = 4, 8, 10
+VOLUME_WAIT_S, VOLUME_LOOK_S = 60.0, 0.5
 FORBIDDEN_MOUNTS = ("/proc", "/sys", "/dev", "/boot", "/etc", "/bin", "/sbin", "/lib", "/lib64")
 
 
@@ -78,7 +82,7 @@ async def create(host: Host, args: argparse.Namespace) -> Result:
     """Make a sandbox and use it for the cells of this notebook from now on. Variables do not come along."""
     timeout_s = seconds_of(args.timeout)
     mounts = [parse_mount(text) for text in args.volume]
-    options = _options(args)
+    options = _options(host, args)
     host.session.secrets.add_environment(options.get("env_vars") or {})
     client = await host.client()
     if mounts:
@@ -107,13 +111,22 @@ async def _made(host: Host, client: AsyncDaytona, params: Any, timeout_s: float)
         raise
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
+def _own_labels(host: Host) -> dict[str, str]:
+    """By which the notebook finds it next time, as one that the kernel makes itself."""
+    labels = {LABEL: "1", LABEL_HOST: host_label()}
+    path = os.environ.get("JPY_SESSION_NAME", "")
+    if path and host.session.settings.is_found_again:
+        labels[LABEL_NOTEBOOK] = notebook_label(path)
+    return labels
+
+
+def _options(host: Host, args: argparse.Namespace) -> dict[str, Any]:
     """What all sandboxes can be given. Raises :class:`UsageError` for wrong values and combinations."""
     _check_combinations(args)
     options: dict[str, Any] = {
         "name": args.name,
         "env_vars": key_values(args.env, "variable") or None,
-        "labels": {LABEL: "1", **key_values(args.label, "label")},
+        "labels": {**_own_labels(host), **key_values(args.label, "label")},
         "public": args.public or None,
         "ephemeral": args.ephemeral or None,
         "network_block_all": args.block_network or None,
@@ -194,6 +207,11 @@ def parse_mount(text: str) -> tuple[str, str, str | None]:
 async def _mount(client: AsyncDaytona, name: str, path: str, subpath: str | None) -> Any:
     from daytona import VolumeMount
 
+    until = time.monotonic() + VOLUME_WAIT_S
     with translated(f"volume {name}"):
         volume = await client.volume.get(name)
+        # One that was just made takes the service some seconds, and can not be mounted before.
+        while state_text(volume.state) in ("pending_create", "creating") and time.monotonic() < until:
+            await asyncio.sleep(VOLUME_LOOK_S)
+            volume = await client.volume.get(name)
     return VolumeMount(volume_id=volume.id, mount_path=path, subpath=subpath)

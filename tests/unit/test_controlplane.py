@@ -276,7 +276,8 @@ async def test_an_answer_that_is_no_sandbox_is_an_error_of_the_protocol(
         await plane.get("s1")
 
 
-async def test_nobody_there_is_a_lost_connection() -> None:
+async def test_nobody_there_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSES_S", (0.0, 0.0))
     server = TestServer(web.Application())
     await server.start_server()
     url = str(server.make_url("/api"))

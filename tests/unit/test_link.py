@@ -266,6 +266,41 @@ async def test_a_lost_socket_is_got_back_without_loss_and_without_a_second_run(
     assert bench.connected[-1] is True
 
 
+async def test_a_request_that_is_refused_again_and_again_is_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon, or somebody before it, that takes no messages of that size: it did not run."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.001)
+
+    async def decline(connection: Connection) -> None:
+        await connection.close(1009, "message too big")
+
+    bench.sandbox.scripts = [decline] * 20
+    with pytest.raises(ContextLost, match="1009 message too big") as caught:
+        await bench.link.run(bench.execution())
+    assert (caught.value.started, caught.value.unknown) == (False, False)
+    assert len(bench.sandbox.executions) == 1 + module.DECLINED_MOST
+
+
+async def test_a_cell_that_runs_is_not_given_back_however_its_copies_fare(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_S", 0.001)
+
+    async def lost(connection: Connection) -> None:
+        await connection.frames("ready")
+        await connection.abort()
+
+    async def decline(connection: Connection) -> None:
+        if len(bench.sandbox.executions) > 2 * module.DECLINED_MOST:
+            bench.sandbox.spool("e1", "ready", "one", "done")
+        await connection.close(1011, "internal error")
+
+    bench.sandbox.scripts = [lost, *[decline] * 60]
+    assert await bench.link.run(bench.execution())
+    assert bench.said == ["one"]
+
+
 async def test_while_the_cell_runs_on_its_spool_gives_live_output(bench: Bench) -> None:
     """The copy waits in the interpreter's queue until the cell ends; until then the spool is read."""
     release = asyncio.Event()

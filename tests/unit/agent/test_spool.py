@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,25 @@ def test_the_limit_is_held_for_a_kernel_that_is_gone(
 ) -> None:
     monkeypatch.setattr(module, "LIMIT_BYTES", 100)
     recording = Recording(directory, "e1")
+    for number in range(100):
+        recording.append(number, numbered(number))
+        recording.shrink()
+    assert sum(os.path.getsize(os.path.join(directory.path, name)) for name in names(directory)) < 200
+    assert kept(recording, 0)[-1] == 99
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_a_small_disk_is_not_filled_for_a_kernel_that_is_gone(
+    directory: SpoolDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of what is free: here there are 400 bytes, with those that are kept already."""
+    recording = Recording(directory, "e1")
+
+    def statvfs(path: str) -> Any:
+        used = sum(os.path.getsize(os.path.join(path, name)) for name in names(directory))
+        return SimpleNamespace(f_bavail=max(0, 400 - used), f_frsize=1)
+
+    monkeypatch.setattr(module.os, "statvfs", statvfs)
     for number in range(100):
         recording.append(number, numbered(number))
         recording.shrink()
