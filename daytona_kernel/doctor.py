@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import netrc
 import os
 import platform
 import shutil
@@ -57,7 +58,7 @@ def run(*, offline: bool = False, quick: bool = False, as_json: bool = False) ->
         check_service,
         check_proxy,
     ]
-    checks.append(check_local)
+    checks += [check_netrc, check_local]
     if not offline:
         checks += [check_endpoint, check_connection]
         if not quick:
@@ -169,6 +170,29 @@ def check_proxy() -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, text)
+
+
+def check_netrc() -> Iterator[Finding]:
+    """Whether ``~/.netrc`` is in the way of the SDK's client, and so of ``%daytona`` commands.
+
+    aiohttp, as the SDK 0.226 uses it, takes a password of that file for every call that has a key already,
+    and then refuses to send both.
+    """
+    settings = DaytonaSettings()
+    if settings.is_local:
+        return
+    name = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    host = urlsplit(settings.api_url or os.environ.get("DAYTONA_API_URL") or DEFAULT_API_URL).hostname or ""
+    try:
+        found = netrc.netrc(name).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return
+    if found is not None:
+        yield Finding(
+            BAD,
+            f"{name} has an entry for {host}, or a default one: commands of %daytona fail with it",
+            "remove it, or export NETRC=/dev/null",
+        )
 
 
 def _without_password(address: str) -> str:

@@ -38,6 +38,8 @@ RESTARTABLE = ("stopped", "archived", "paused")
 ENDED = ("destroyed", "destroying")
 BROKEN = ("error", "build_failed")
 """Any other state is one on the way to something, also one that this version does not know."""
+BUSY = ("resizing", "snapshotting", "forking")
+"""On the way back to what it was: processes go on."""
 KEEPALIVE_S = 60.0
 """Time between two signs of life of a sandbox that is in use; less if it stops by itself very soon."""
 STATE_POLL_S = 0.5
@@ -117,10 +119,10 @@ class SandboxManager:
                     self.sandbox = None
                     raise SandboxGone("The sandbox was deleted.") from exc
                 raise
-            if self._state == STARTED:
+            if (before := self._state) == STARTED:
                 return True
             await self._make_started(self.sandbox)
-        return False
+        return before in BUSY
 
     async def state(self) -> str:
         """The sandbox's state as the control plane has it; ``destroyed`` if it is gone, empty if unknown.

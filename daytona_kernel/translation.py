@@ -59,6 +59,11 @@ def translate(exc: Exception) -> DaytonaKernelError:
             f"Daytona answered {status}: {text}",
             hint="Run the cell again; if it stays, see the service's status.",
         )
+    if "Cannot combine AUTHORIZATION" in text:  # aiohttp's, for a password that it found in ~/.netrc
+        return ConfigurationError(
+            "~/.netrc has an entry for Daytona's host, or a default one, which the SDK can not do with.",
+            hint="Remove it, or set NETRC=/dev/null where Jupyter is started.",
+        )
     if _is_a(exc, "InvalidURL"):
         return ConfigurationError(
             f"The API URL is not a URL ({text}).", hint="DAYTONA_API_URL looks like https://host/api."

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
 from .context import ContextStarter, checked_info
+from .controlplane import STARTED
 from .errors import DaytonaKernelError, SandboxError, SandboxGone
 from .link import Link
 from .lookback import last_cell, left_behind, used_by_others
 from .loopthread import LoopThread
 from .redaction import Secrets
-from .sandbox import SandboxManager
+from .sandbox import BUSY, SandboxManager
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -290,8 +291,8 @@ class Workplace(LoopThread):
     # -- giving up ---------------------------------------------------------------------------------
 
     async def _sandbox_runs(self) -> bool:
-        """Whether the control plane has the sandbox as started; ``True`` if it can not be asked."""
-        return self.manager.sandbox is not None and await self.manager.state() in ("started", "")
+        """Whether processes go on in the sandbox by its state; ``True`` if the service can not be asked."""
+        return self.manager.sandbox is not None and await self.manager.state() in (STARTED, "", *BUSY)
 
     async def _is_shared(self) -> bool:
         """Whether another kernel of this notebook uses the sandbox, which must not end under it."""

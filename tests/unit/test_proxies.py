@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from daytona.common.errors import DaytonaError
 
+from daytona_kernel import doctor
 from daytona_kernel.controlplane import ControlPlane
 from daytona_kernel.errors import ConfigurationError
 from daytona_kernel.proxies import proxy_for
 from daytona_kernel.toolbox import Endpoint, Toolbox
+from daytona_kernel.translation import translate
 
 BOX = {"id": "s1", "name": "box", "state": "started", "toolboxProxyUrl": "http://proxy.invalid/toolbox"}
 
@@ -58,6 +61,33 @@ async def test_calls_go_through_the_proxy_with_our_key_and_nobody_elses(seen: li
     for request in seen:
         assert request.headers["Authorization"] == "Bearer secret-key"
         assert request.headers["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
+
+
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> list[doctor.Finding]:
+    path = tmp_path / "netrc"
+    path.write_text(text)
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+    monkeypatch.setenv("DAYTONA_API_KEY", "k")
+    return list(doctor.check_netrc())
+
+
+def test_the_doctor_finds_the_entry_that_stops_the_sdk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAYTONA_API_URL", raising=False)
+    assert entry(tmp_path, monkeypatch, "machine other.example login a password b\n") == []
+    (found,) = entry(tmp_path, monkeypatch, "default login a password hunter2\n")
+    assert (found.level, "hunter2" in found.text) == (doctor.BAD, False)
+    (found,) = entry(tmp_path, monkeypatch, "machine app.daytona.io login a password b\n")
+    assert "app.daytona.io" in found.text
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert list(doctor.check_netrc()) == []
+
+
+def test_what_the_sdk_says_then_is_explained() -> None:
+    exc = DaytonaError("Failed: Cannot combine AUTHORIZATION header with AUTH argument or credentials")
+    assert "NETRC=/dev/null" in str(translate(exc))
 
 
 def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -367,6 +367,18 @@ async def test_a_sandbox_that_has_stopped_is_started_and_its_processes_are_gone(
     assert box.calls == ["start"]
 
 
+@pytest.mark.parametrize("state", ["resizing", "snapshotting", "forking"])
+async def test_a_sandbox_that_was_only_busy_has_its_processes_still(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(module, "STATE_POLL_S", 0.0)
+    box = FakeSandbox()
+    made = await acquired(box)
+    box.states = [state, state, "started"]
+    assert await made.ensure_started()
+    assert "start" not in box.calls
+
+
 async def test_a_deleted_sandbox_is_forgotten() -> None:
     box = FakeSandbox()
     made = await acquired(box)
