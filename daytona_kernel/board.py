@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
@@ -94,11 +95,17 @@ class LiveBoard(LineBoard):
     """Lines as in a log, and below them a block that moves: the notebooks that run, and the whole."""
 
     def __init__(
-        self, total: int, out: TextIO, clock: Callable[[], float] = time.monotonic, columns: int = 0
+        self,
+        total: int,
+        out: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        columns: int = 0,
+        rows: int = 0,
     ) -> None:
+        """*columns* and *rows*: of the terminal; 0 asks it."""
         super().__init__(total, out)
         self._clock = clock
-        self._columns = columns
+        self._columns, self._rows = columns, rows
         self._began = clock()
         self._running: dict[str, _Row] = {}
         self._height = 0
@@ -136,11 +143,16 @@ class LiveBoard(LineBoard):
             self._height = 0
 
     def _draw(self) -> None:
-        width = (self._columns or shutil.get_terminal_size().columns) - 1
+        size = shutil.get_terminal_size()
+        width, height = (self._columns or size.columns) - 1, (self._rows or size.lines) - 2
         share = self._done / self._total
         done = f"{self._done} of {self._total} notebooks, {format_duration(self._clock() - self._began)}"
-        lines = [*(row.line() for row in self._running.values()), f"{_bar(share)} {done}"]
-        self._out.write("".join(_flat(line)[:width] + "\n" for line in lines))
+        rows = [row.line() for row in self._running.values()]
+        if len(rows) > height:  # what has left the screen at its top can not be drawn anew
+            hidden = len(rows) - height + 1
+            rows = [*rows[: len(rows) - hidden], f"and {hidden} more"] if height > 0 else []
+        lines = [*rows, f"{_bar(share)} {done}"]
+        self._out.write("".join(_cut(_flat(line), width) + "\n" for line in lines))
         self._height = len(lines)
         self._out.flush()
 
@@ -187,7 +199,17 @@ class _Row(Progress):
 
 def _flat(line: str) -> str:
     """*line* as one line, without control characters: names and messages may have some."""
-    return spelled(line.replace("\n", " "))
+    return spelled(line.replace("\n", " ").replace("\t", " "))
+
+
+def _cut(line: str, width: int) -> str:
+    """The beginning of *line* that a terminal shows in *width* columns."""
+    for index, character in enumerate(line):
+        if not unicodedata.combining(character):
+            width -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width < 0:
+            return line[:index]
+    return line
 
 
 def _bar(share: float) -> str:

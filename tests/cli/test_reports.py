@@ -186,6 +186,25 @@ def test_a_terminal_shows_all_that_run_and_keeps_a_line_of_each_that_is_done() -
     assert out.screen() == ["[1/3] ok         12s  a.ipynb (4/4 cells)"]
 
 
+def test_a_terminal_that_is_too_small_shows_as_many_as_it_can() -> None:
+    """A line that is wrapped, or has left the screen, would stay there at the next drawing."""
+    out = Terminal()
+    shown = board.LiveBoard(6, out, clock=lambda: 0.0, columns=40, rows=5)
+    for number in range(6):
+        row = shown.begun(job(f"報告書{number}.ipynb"))
+        row.run_started(1)
+        row.cell_started(1, "計算する\t(長い名前のデータ)")
+    assert out.screen() == [
+        "············     0/1   0.0s  報告書0.ip",
+        "············     0/1   0.0s  報告書1.ip",
+        "and 4 more",
+        "············ 0 of 6 notebooks, 0.0s",
+    ]
+    tiny = board.LiveBoard(2, out := Terminal(), clock=lambda: 0.0, columns=40, rows=2)
+    tiny.begun(job("a.ipynb"))
+    assert out.screen() == ["············ 0 of 2 notebooks, 0.0s"]
+
+
 def test_a_log_gets_a_line_for_each_notebook_and_no_movement() -> None:
     out = io.StringIO()
     shown = board.make_board(True, 5, out)
