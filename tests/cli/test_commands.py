@@ -89,6 +89,17 @@ def test_an_installed_kernelspec_is_found_by_jupyter_and_removed_again(
     assert "there is no kernelspec 'Mine'" in capsys.readouterr().err
 
 
+def test_a_kernelspec_can_belong_to_the_environment_of_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    folder = tmp_path / "share" / "jupyter" / "kernels" / "daytona-env"
+    assert cli.main(["install", "--sys-prefix", "--name", "daytona-env"]) == 0
+    assert json.loads((folder / "kernel.json").read_text())["language"] == "python"
+    assert cli.main(["uninstall", "--sys-prefix", "--name", "daytona-env"]) == 0
+    assert not folder.exists()
+
+
 def test_several_kernelspecs_side_by_side_each_with_a_kind_of_sandbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
