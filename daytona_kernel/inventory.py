@@ -18,6 +18,7 @@ from .errors import DaytonaKernelError
 from .labels import LABEL, LABEL_HOST, LABEL_NOTEBOOK, host_label
 from .sandbox import SandboxManager
 from .sharing import is_left_behind, prune
+from .terminal import spelled
 from .translation import translate
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def _run(args: argparse.Namespace) -> int:
     try:
         if args.prune:
             gone = await prune(manager)
-            print("\n".join(f"deleted {name}" for name in gone) or "nothing was left behind")
+            print("\n".join(f"deleted {spelled(name)}" for name in gone) or "nothing was left behind")
             return 0
         client = await manager.client()
         if args.stop or args.delete:
@@ -108,7 +109,7 @@ async def _end(client: AsyncDaytona, to_stop: list[str], to_delete: list[str]) -
         except Exception as exc:
             missing = getattr(exc, "status_code", None) == 404
             reason = "there is no such sandbox" if missing else translate(exc)
-            print(f"cannot {verb} {name}: {reason}", file=sys.stderr)
+            print(spelled(f"cannot {verb} {name}: {reason}"), file=sys.stderr)
             code = 1
         else:
             print(f"{'stopped' if verb == 'stop' else 'deleted'} {name}")
@@ -121,7 +122,9 @@ def _maker(entry: Entry) -> str:
 
 def table(entries: list[Entry]) -> str:
     """Return *entries* as columns, as wide as they need to be."""
-    rows = [_COLUMNS, *((e.name, e.state, _maker(e), e.last_activity_at[:19], e.id) for e in entries)]
+    found = [(e.name, e.state, _maker(e), e.last_activity_at[:19], e.id) for e in entries]
+    # What the service says of others' sandboxes is whatever they were called.
+    rows = [_COLUMNS, *(tuple(spelled(word).replace("\n", "\\n") for word in row) for row in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: ``python -m tests.benchmarks [--json FILE]``. About five minutes."""
+"""All benchmarks, one after the other: ``python -m tests.benchmarks [--json FILE]``. About seven minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from . import compare, remote, transfers
+from . import compare, many, remote, transfers
 
 
 def main() -> None:
@@ -20,9 +20,11 @@ def main() -> None:
     round_trips, bulk = asyncio.run(remote.run())
     print(remote.table(round_trips, bulk), end="\n\n", flush=True)
     moved = transfers.run()
-    print(transfers.table(moved), flush=True)
+    print(transfers.table(moved), end="\n\n", flush=True)
+    together = asyncio.run(many.run())
+    print(many.table(together), flush=True)
     if options.json:
-        figures = {**beside, **round_trips, **bulk, **moved}
+        figures = {**beside, **round_trips, **bulk, **moved, **together}
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daytona_kernel.controlplane import _reason
 from daytona_kernel.errors import SandboxError
+from daytona_kernel.inventory import Entry, table
 from daytona_kernel.progress import cell_title
 from daytona_kernel.terminal import PlainFormatter, coloured, spelled, without_sequences
 
@@ -52,6 +53,14 @@ def test_no_sequence_gets_through(attack: str) -> None:
 def test_whatever_it_is_made_of(text: str) -> None:
     assert not steers(without_sequences(text))
     assert not steers(COLOUR.sub("", coloured(text)))
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, "\n"])
+def test_a_list_of_sandboxes_is_a_line_each_whatever_they_are_called(attack: str) -> None:
+    name = f"box{attack}"
+    shown = table([Entry(f"id{attack}", name, f"started{attack}", "-", f"2026{attack}", False, False)])
+    assert not steers(shown)
+    assert len(shown.splitlines()) == 2
 
 
 def test_colours_and_lines_stay() -> None:
