@@ -101,7 +101,7 @@ NEEDS = {
     "ssh": Needs(refused=("no SSH gateway", "")),
     "volume delete": Needs(("%daytona volume create data",)),
     "volume create": Needs(after=("%daytona volume delete data --yes",)),
-    "record download": Needs(("%daytona record start", "%daytona record stop")),
+    "record download": Needs(("%daytona record start", "%daytona screenshot", "%daytona record stop")),
     "record start": Needs(after=("%daytona record stop",)),
     "record stop": Needs(("%daytona record start",)),
     "git clone": Needs((_ORIGIN,), ("!mkdir -p done && mv project done/",)),

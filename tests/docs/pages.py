@@ -3,8 +3,8 @@
 A block of commands (``bash``, ``python``) is run by the tests, in order with the others of its page, unless
 the line before it says otherwise, in a comment that no reader of the rendered page sees:
 
-- ``<!-- run by: tests/cli/test_run.py::test_it -->`` or ``<!-- run by: .ci/run installed_wheel -->`` names
-  the test, or the step of CI, that runs these very commands;
+- ``<!-- run by: .ci/run installed_wheel -->`` or ``<!-- run by: docs/tutorial.md -->`` names the step of CI,
+  or the other page, that has these very commands;
 - ``<!-- not run: REASON -->`` stands before what nobody can run here.
 
 A ``text`` block after ``<!-- output -->`` is what the block before it prints; ``…`` stands for what differs.

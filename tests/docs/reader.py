@@ -6,9 +6,11 @@ starts stay until the end of the page, as they would in a terminal of their own.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from .supplies import BEFORE, PROGRAM_OF_CELLS, STANDS_FOR, VARIABLES, furnish
 
 SERVERS = {"lab", "notebook", "server"}
 """Commands of ``jupyter`` that go on until somebody ends them."""
+EXTRAS = {"curl", "git", "jupyter-lab", "jupyter-nbconvert", "papermill"}
+DESKTOP = ("Xvfb", "openbox", "x11vnc", "websockify", "ffmpeg")
 TIMEOUT_S = 300.0
 KEPT = ("DAYTONA_LOCAL_DIR", "HOME", "PATH")
 CLEARED = re.compile(r"(DAYTONA|JPY|JUPYTER|IPYTHON|PYTEST_ADDOPTS|XDG_(DATA|CONFIG|CACHE|STATE))")
@@ -63,7 +67,7 @@ class Reader:
             for server in self._servers:
                 os.killpg(server.pid, signal.SIGTERM)
             for server in self._servers:
-                server.wait(60)
+                server.wait(120)
         finally:
             for server in self._servers:
                 if server.poll() is None:
@@ -77,7 +81,9 @@ class Reader:
         Raises AssertionError if something fails.
         """
         for earlier in blocks(self.page):
-            if earlier.run and earlier.line <= block.line and earlier.line not in self._followed:
+            if not earlier.run or earlier.line > block.line or missing(earlier):
+                continue
+            if earlier.line not in self._followed:
                 self._followed[earlier.line] = ""  # one that fails is not tried again for each after it
                 self._followed[earlier.line] = self._do(earlier)
         return self._followed[block.line]
@@ -152,7 +158,10 @@ class Reader:
             url = f"{about['url']}api/kernelspecs?token={about['token']}"
             with urllib.request.urlopen(url, timeout=10) as answer:
                 specs = json.loads(answer.read())["kernelspecs"]
-        except (OSError, ValueError, urllib.error.URLError):
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return None
+        except (OSError, ValueError):
             return None  # it writes its file before it listens
         assert "daytona" in specs
         # curl of this home directory goes there, whatever port a page names.
@@ -160,6 +169,20 @@ class Reader:
             f'silent\nshow-error\nfail\nconnect-to = "127.0.0.1:8888:127.0.0.1:{about["port"]}"\n'
         )
         return f"{about['url']}\n"
+
+
+def missing(block: Block) -> str:
+    """A program that the block needs and that is not installed here, if there is one."""
+    if block.language == "python":
+        wanted = DESKTOP if "%daytona vnc" in block.text else ()
+        return next((program for program in wanted if not shutil.which(program)), "")
+    for words in commands_of(block.text):
+        program = f"jupyter-{words[1]}" if words[:1] == ["jupyter"] else "".join(words[:1])
+        if program in EXTRAS and not shutil.which(program):
+            return program
+        if "--nbval" in words and not importlib.util.find_spec("nbval"):
+            return "nbval"
+    return ""
 
 
 def seen(outcome: Outcome) -> str:

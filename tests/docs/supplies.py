@@ -73,8 +73,7 @@ def furnish(page: str, home: Path) -> None:
         json.dumps({"ServerApp": settings, "ExtensionApp": {"open_browser": False}})
     )
     notebook(work / "analysis.ipynb", "6 * 7")
-    for name in ("my_script_that_uses_daytona.py", "my_program.py"):
-        (work / name).write_text(_PROGRAM)
+    (work / "my_program.py").write_text(_PROGRAM)
     for folder in ("notebooks", "reports"):
         notebook(work / folder / "first.ipynb", "6 * 7")
         notebook(work / folder / "more" / "second.ipynb", "print('second')")

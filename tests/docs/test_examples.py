@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_the_examples_of_a_command_work(notebook: Reader, command: registry.Comm
         outcome = notebook.kernel(DESKTOP)
         if outcome.ename:
             pytest.skip(f"no desktop here: {outcome.evalue}")
+    if command.group == "Git" and not shutil.which("git"):
+        pytest.skip("there is no git here")
     if command.name == "ts" and notebook.kernel(TYPES).ok().stderr:
         pytest.skip("no TypeScript without a download here")
     for cell in needs.before:

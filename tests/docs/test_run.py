@@ -5,34 +5,19 @@ The commands of ``docs/magics.md``, which has no order, are in ``test_examples.p
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .pages import PAGES, Block, blocks, commands_of
-from .reader import Reader, pattern_of
+from .pages import PAGES, Block, blocks
+from .reader import Reader, missing, pattern_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first of a page may follow many before it
 
 FOLLOWED = [page for page in PAGES if page.name != "magics.md"]
 RUN = [block for page in FOLLOWED for block in blocks(page) if block.run]
 RECIPES = [block for page in FOLLOWED for block in blocks(page) if block.language == "yaml"]
-
-
-def missing(block: Block) -> str:
-    """A program that the block needs and that is not installed here, if there is one."""
-    if block.language != "bash":
-        return ""
-    for words in commands_of(block.text):
-        program = f"jupyter-{words[1]}" if words[:1] == ["jupyter"] else "".join(words[:1])
-        if program in ("curl", "jupyter-lab", "jupyter-nbconvert", "papermill") and not shutil.which(program):
-            return program
-        if "--nbval" in words and not importlib.util.find_spec("nbval"):
-            return "nbval"
-    return ""
 
 
 class Readers:
@@ -70,7 +55,7 @@ def readers(base: Path) -> Iterator[Readers]:
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_a_block_of_the_docs_does_what_it_says(readers: Readers, block: Block) -> None:
     if program := missing(block):
-        pytest.skip(f"there is no {program} here (extra: test)")
+        pytest.skip(f"there is no {program} here")
     printed = readers.of(block.page).follow(block)
     for shown in blocks(block.page):
         if shown.note == "output" and shown.line == following(block).line:
