@@ -1,4 +1,4 @@
-"""One private local server for all pages."""
+"""A private local server for all pages, and another for all examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def base() -> Iterator[Path]:
     """A directory for home directories; its sandboxes and their server are gone in the end."""
     # Not pytest's own directory: paths of Unix sockets are short (108 bytes).

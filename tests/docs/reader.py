@@ -30,7 +30,7 @@ SERVERS = {"lab", "notebook", "server"}
 EXTRAS = {"curl", "git", "jupyter-lab", "jupyter-nbconvert", "papermill"}
 DESKTOP = ("Xvfb", "openbox", "x11vnc", "websockify", "ffmpeg")
 TIMEOUT_S = 300.0
-KEPT = ("DAYTONA_LOCAL_DIR", "HOME", "PATH")
+KEPT = ("DAYTONA_LOCAL_DIR", "DAYTONA_LOCAL_ISOLATION", "HOME", "PATH")
 CLEARED = re.compile(r"(DAYTONA|JPY|JUPYTER|IPYTHON|PYTEST_ADDOPTS|XDG_(DATA|CONFIG|CACHE|STATE))")
 
 

@@ -63,7 +63,7 @@ def test_the_examples_of_a_command_work(notebook: Reader, command: registry.Comm
         outcome = notebook.kernel(cell, answers=needs.answers)
         if reason:
             assert reason in outcome.evalue
-        elif any(program in outcome.evalue for program in ("no Node", "ffmpeg")):
+        elif any(program in outcome.evalue for program in ("no Node", "ffmpeg", "needs bubblewrap")):
             pytest.skip(outcome.evalue)
         else:
             outcome.ok()
