@@ -7,6 +7,7 @@ Read from the source with ``ast``, so that an import inside a function counts to
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -180,3 +181,31 @@ def test_no_two_parts_need_each_other() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not foreign(PACKAGE)
+
+
+DISTRIBUTIONS = {
+    "IPython": "ipython",
+    "dotenv": "python-dotenv",
+    "jupyter_client": "jupyter-client",
+    "jupyter_core": "jupyter-core",
+    "zmq": "pyzmq",
+}
+"""Names of distributions, where they are not the module's."""
+NOT_DECLARED = {
+    "comm": "the sandbox's IPython brings it, and so does ipykernel",
+    "matplotlib": "the sandbox's own, if it has one",
+    "multidict": "aiohttp's own type of headers",
+    "numpy": "the sandbox's own, if it has one",
+    "pandas": "the sandbox's own, if it has one",
+    "yarl": "aiohttp's own type of addresses",
+}
+
+
+def test_what_is_imported_is_declared_and_nothing_else_is() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    declared = set(re.findall(r'"([\w-]+)', block[1]))
+    imported = set().union(*map(foreign, MODULES))
+    assert {DISTRIBUTIONS.get(name, name) for name in imported - set(NOT_DECLARED)} == declared
+    assert set(NOT_DECLARED) <= imported
