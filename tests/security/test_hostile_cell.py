@@ -73,8 +73,9 @@ async def test_forged_messages_are_output_of_this_cell_or_nothing(taken: Noteboo
 async def test_garbage_on_the_agent_s_own_descriptor_is_text_of_its_cell(taken: Notebook) -> None:
     """Frames for other cells, no text, half of everything: past the agent, to the daemon itself."""
     code = """
-frame = lambda **k: b"\\x1e" + json.dumps({"x": "another", "n": 0, "t": "stream", **k}).encode() + b"\\n"
-text = frame(c={"name": "stdout", "text": "as another cell"}).decode()
+frame = lambda **k: b"\\x1e" + json.dumps({"x": "another", "t": "stream", **k}).encode() + b"\\n"
+forged = {"name": "stdout", "text": "as another cell"}
+text = b"".join(frame(n=n, c=forged) for n in range(50)).decode()  # one has the number that is next
 say = lambda text: json.dumps({"type": "stdout", "text": text}).encode() + b"\\n"
 for data in (b"\\xff\\xfe\\x00\\n", b"[" * 5000 + b"\\n", b"\\n" * 50, say(text),
              say("\\x1e{" + "[" * 9000 + "\\n"), say("\\x1e" * 100), say("\\ud800\\n"),
@@ -100,9 +101,9 @@ async def test_bombs_do_not_fill_the_kernel(taken: Notebook) -> None:
 
     before = peak()
     code = """
-for text in (b'{"t":"stream","c":{"a":[' + b"[]," * (9 << 20) + b"[]]}}", b"[" * (10 << 20)):
-    packed = base64.b64encode(zlib.compress(text, 9)).decode()
-    print("\\x1e" + json.dumps({"x": "e", "n": 0, "p": [0, 1], "d": packed}))
+for text in ('{"t":"display_data","c":{"data":{"a":[' + "[]," * (9 << 20) + "[]]}}}", "{" + "[" * (10 << 20)):
+    outbox.entries.append((None, text))  # as messages of this very cell, past the agent's own checks
+    outbox.press()
 for n in range(30): forge("display_data", {"data": {"application/json": [[]] * 20000}})
 print("survived")
 """
