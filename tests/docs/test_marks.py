@@ -142,6 +142,7 @@ OTHERS = {
     'pytest -m "not slow"': ".ci/run",
     "pytest --nbval notebooks --nbval-sanitize-with .ci/nbval.cfg": ".ci/run",
     "python -m tests.benchmarks": NOT_RUN["performance.md"],
+    "python -m tests.security.mutants": "tests/security/test_mutants.py",
     "ruff check": ".ci/run",
 }
 """Commands in sentences that no block has: the file that does what they do, or why there is none."""
