@@ -36,8 +36,8 @@ def notebook(base: Path) -> Iterator[Reader]:
 
 
 @pytest.fixture(scope="module")
-def plain(base: Path) -> Iterator[KernelDoor]:
-    """A notebook that runs locally, with the extension."""
+def plain(notebook: Reader) -> Iterator[KernelDoor]:
+    """A notebook that runs locally, with the extension, in the same home directory."""
     door = KernelDoor("python3")
     door("%load_ext daytona_kernel").ok()
     yield door
