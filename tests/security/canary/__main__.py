@@ -72,6 +72,7 @@ def report(found: list[tuple[Finding, str]]) -> list[str]:
 def search(findings: Path, roots: list[Path]) -> int:
     """Search, report; the exit code."""
     left = [(one, "left behind") for root in roots for one in search_tree(str(root))]
+    left = [(one, when) for one, when in left if Path(one.path) != findings.resolve()]
     everything = [*noted(findings), *left]
     bad = [(one, when) for one, when in everything if not allowed(one)]
     good = Counter(place.path for one, _ in everything for place in PLACES if place.covers(one))

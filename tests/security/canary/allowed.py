@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .marks import KEY, PERSON, PLANTED, TOKEN
+from .marks import KEY, KINDS, TOKEN, UNKNOWN
 from .search import Finding
+
+ANY = "".join(KINDS) + UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,13 @@ class Allowed:
 
 PLACES = (
     Allowed(r"/server\.json", KEY, "the local server's runtime file, by which its owner's clients find it"),
-    Allowed(
-        r"/sandboxes/[\w-]+/(sandbox|record)\.json(\.\w+)?", TOKEN, "a sandbox's record, with its tokens"
-    ),
+    Allowed(r"/sandboxes/[\w-]+/sandbox\.json", TOKEN, "a sandbox's record, with its tokens"),
+    Allowed(r"/\.Xauthority", UNKNOWN, "the cookie of a sandbox's display"),
+    Allowed(r"/planted\d+/.*", ANY, "test_canary_search.py plants them", private=False),
+    Allowed(r"process .*planted.*", ANY, "test_canary_search.py starts them", private=False),
 )
 
 
 def allowed(finding: Finding) -> bool:
     """Whether a place of the table covers it."""
     return any(place.covers(finding) for place in PLACES)
-
-
-__all__ = ["PERSON", "PLACES", "PLANTED", "Allowed", "allowed"]

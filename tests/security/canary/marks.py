@@ -71,6 +71,8 @@ def _web_safe(encoded: bytes) -> bytes:
 
 FORMS: Mapping[str, list[bytes]] = _forms()
 LONGEST = max(len(form) for forms in FORMS.values() for form in forms)
+WIDE = 1024
+"""More bytes than any secret has in any form."""
 KIND_AFTER = 8
 """Bytes after a form that may be needed to know the kind."""
 
@@ -105,11 +107,23 @@ def _decoded(digits: bytes) -> str:
         return UNKNOWN
 
 
+_NEIGHBOURS = re.compile(
+    b"(?:%s)[\\w+/=%%\\\\\\0-]*" % b"|".join(re.escape(form) for forms in FORMS.values() for form in forms)
+)
+"""A mark and what goes on from it, whatever else stands there."""
+
+
+def without_marks(data: bytes) -> str:
+    """A text for a report."""
+    return _NEIGHBOURS.sub(b"<...>", data).decode("utf-8", "replace")
+
+
 def masked(data: bytes, hit: Hit, around: int = 70) -> str:
     """The text around a mark, for a report: no secret whole, and no control characters."""
-    form = FORMS[hit.form][0]
-    before = data[max(0, hit.offset - around) : hit.offset].decode("utf-8", "replace")
-    behind = data[hit.offset + len(form) :][:around]
-    behind = re.sub(rb"^[\w+/=%-]*", b"", behind)  # the rest of the secret itself
-    text = f"{before}<{KINDS.get(hit.kind, 'a secret')}, {hit.form}>{behind.decode('utf-8', 'replace')}"
+    before = _NEIGHBOURS.sub(b"<...>", data[max(0, hit.offset - around - WIDE) : hit.offset])
+    behind = data[hit.offset : hit.offset + WIDE + around]
+    behind = _NEIGHBOURS.sub(b"<...>", _NEIGHBOURS.sub(b"", behind, count=1))
+    before, behind = before[-around:], behind[:around]
+    what = f"<{KINDS.get(hit.kind, 'a secret')}, {hit.form}>"
+    text = before.decode("utf-8", "replace") + what + behind.decode("utf-8", "replace")
     return "".join(char if char.isprintable() else "." for char in text)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .marks import KEY, PERSON, hits, masked
+from .marks import KEY, PERSON, hits, masked, without_marks
 from .search import Finding
 
 SECONDS = 0.25
@@ -69,7 +69,7 @@ class Watch:
 def found_in_process(pid: str) -> Iterator[tuple[str, str, int, str]]:
     """What a process should not show: where, its words, the place, and what is around it."""
     words, environment = _read(pid, "cmdline"), _read(pid, "environ")
-    said = words.replace(b"\0", b" ")[:80].decode("utf-8", "replace")
+    said = without_marks(words.replace(b"\0", b" "))[:200]
     for hit in hits(words):
         yield "arguments", said, hit.offset, masked(words, hit)
     if any(one.startswith(IN_SANDBOX) for one in environment.split(b"\0")):
