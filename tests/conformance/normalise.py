@@ -60,6 +60,8 @@ RULES: list[Rule] = [
     (re.compile(r"object at [0-9a-f]{8,16},"), "object at <address>,"),
     # %subshell.
     (re.compile(r"\b(thread id|pid): \d+"), r"\1: <number>"),
+    # An interpreter has several names, and the tests are started by one of them.
+    (re.compile(r"(<environment>/bin/python)3(?:\.\d+)?(?!\w)"), r"\1"),
     # Thread identities and file descriptors in reprs of sockets and threads.
     (re.compile(r"(<[\w.]*Thread\([^)]*), (?:started )?(daemon )?\d+\)"), r"\1, <ident>)"),
     (re.compile(r"Thread 0x<address>"), "Thread <ident>"),
