@@ -73,8 +73,8 @@ def judged(one: Mutant, unharmed: Results, workshops: queue.SimpleQueue[Workshop
     try:
         workshop.change(one.edits)
         problem = verdict(one, workshop.run(one.fails, str(MUTANTS.index(one))))
-        workshop.restore(one.edits)
     finally:
+        workshop.restore()
         workshops.put(workshop)
     word = "FINDING" if problem else "killed"
     print(

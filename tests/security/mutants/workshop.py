@@ -44,6 +44,7 @@ class Workshop:
         """Its name should be short: sockets have to fit below it."""
         self.tree = place / "p"
         self._times = count(1_600_000_000, 10)
+        self._unharmed: dict[Path, str] = {}
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -82,13 +83,14 @@ class Workshop:
             path = self.tree / "daytona_kernel" / edit.file
             text = path.read_text(encoding="utf-8")
             assert text.count(edit.old) == 1, edit
+            self._unharmed.setdefault(path, text)
             self._write(path, text.replace(edit.old, edit.new))
 
-    def restore(self, edits: Sequence[Edit]) -> None:
+    def restore(self) -> None:
         """Undo them."""
-        for edit in edits:
-            text = (ROOT / "daytona_kernel" / edit.file).read_text(encoding="utf-8")
-            self._write(self.tree / "daytona_kernel" / edit.file, text)
+        for path, text in self._unharmed.items():
+            self._write(path, text)
+        self._unharmed.clear()
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
