@@ -16,8 +16,9 @@ import pytest
 
 from daytona_kernel import cli, doctor
 from daytona_kernel.errors import SandboxCreationFailed
+from tests.security.canary.marks import MARK, PLANTED
 
-KEY = "dtn_not-to-be-shown"
+KEY = f"dtn_{MARK}{PLANTED}-not-to-be-shown"
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daytona_kernel.local import launcher
+from tests.security.canary.marks import MARK, PLANTED
 
 from .doors import Door
 
@@ -135,13 +136,13 @@ def test_deleting_asks_for_the_name(door: Door, scratch: str) -> None:
 
 
 def test_environment_is_set_and_never_shown(door: Door, scratch: str, tmp_path: Path) -> None:
-    secret = "s3cr3t-'\"\\-value"
-    (tmp_path / ".env.sandbox").write_text(f"FROM_FILE=file-value\nOTHER={'x' * 20}\n")
+    secret, value = f"s3cr3t-'\"\\-{MARK}{PLANTED}value", f"file-{MARK}{PLANTED}value"
+    (tmp_path / ".env.sandbox").write_text(f"FROM_FILE={value}\nOTHER={'x' * 20}\n")
     outcome = door(f"%daytona env from {tmp_path}/.env.sandbox").ok()
-    assert "file-value" not in outcome.text + outcome.stderr + outcome.html
+    assert value not in outcome.text + outcome.stderr + outcome.html
     outcome = door("%daytona env set ASKED_FOR", answers=(secret,)).ok()
     assert secret not in outcome.text
-    assert python(door, "import os; print(os.environ['FROM_FILE'] == 'file-value')") == "True"
+    assert python(door, f"import os; print(os.environ['FROM_FILE'] == {value!r})") == "True"
     assert python(door, "print(os.environ['FROM_FILE'])") == "[redacted]"
     assert python(door, f"print(os.environ['ASKED_FOR'] == {secret!r})") == "True"
     listed = door("%daytona env list").ok().text

@@ -20,16 +20,20 @@ import pytest_asyncio
 
 from tests.kernel.notebook import Notebook, Place, running_notebook
 
+from .canary.marks import MARK, PLANTED
+
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-ENV = "canary-config-7hJ2kQ9x"
-FILE = "canary-file-Zp4mW8v1!"
-ASKED = "canary-asked-N6tR3yB5"
-TOKEN = "canary-git-Lc0sD9fG2"
+MARKED = f"{MARK}{PLANTED}"
+"""So that CI's search of all that the suite has written finds them, too."""
+ENV = f"canary-config-{MARKED}7hJ2kQ9x"
+FILE = f"canary-file-{MARKED}Zp4mW8v1!"
+ASKED = f"canary-asked-{MARKED}N6tR3yB5"
+TOKEN = f"canary-git-{MARKED}Lc0sD9fG2"
 
 CELLS = [
     "import os; print(os.environ['FROM_CONFIG'], flush=True)",
-    "for part in ('canary-con', 'fig-7hJ2', 'kQ9x\\n'): print(part, end='', flush=True)",
+    f"for part in ({ENV[:10]!r}, {ENV[10:20]!r}, {ENV[20:]!r}): print(part, end='', flush=True)",
     "os.environ['FROM_CONFIG']",
     "from IPython.display import HTML; HTML('<b>' + os.environ['FROM_CONFIG'] + '</b>')",
     "raise ValueError('with ' + os.environ['FROM_CONFIG'])",
@@ -50,7 +54,7 @@ CELLS = [
     "%daytona download /no/such/file FOLDER/x",
     "%daytona upload FOLDER/missing x",
     "%daytona git clone http://127.0.0.1:9/x.git --token-env GIT_CANARY",
-    "%daytona git clone http://user:canary-git-Lc0sD9fG2@127.0.0.1:9/x.git",
+    f"%daytona git clone http://user:{TOKEN}@127.0.0.1:9/x.git",
     "%daytona bg start job -- env",
     "%daytona attach no-such-sandbox",
     "%daytona create --env",
@@ -123,7 +127,7 @@ async def test_messages_have_none(secret_notebook: Notebook, secret_place: Place
     everything = "\n".join(told)
     assert "[redacted]" in everything
     # The cell with a password in its URL is refused; what was typed is in the history, where it was typed.
-    check(everything.replace("user:canary-git-Lc0sD9fG2@", ""), secret_place, "the messages")
+    check(everything.replace(f"user:{TOKEN}@", ""), secret_place, "the messages")
     check("\n".join(processes), secret_place, "the words of a process")
 
 

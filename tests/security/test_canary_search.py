@@ -162,6 +162,10 @@ def test_what_the_sources_say_is_no_secret() -> None:
         ("state/sandboxes/a1/sandbox.json", 0o600, marks.TOKEN, True),
         ("state/sandboxes/a1/sandbox.json", 0o600, marks.KEY, False),
         ("state/sandboxes/a1/sandbox.json", 0o600, marks.PERSON, False),
+        ("state/sandboxes/a1/files/home/x", 0o600, marks.PLANTED, True),
+        ("state/sandboxes/a1/files/home/x", 0o600, marks.PERSON, False),
+        ("state/sandboxes/a1/files/home/x", 0o600, marks.KEY, False),
+        ("kernels.log", 0o600, marks.PLANTED, False),
     ],
 )
 def test_only_places_for_secrets_may_have_them(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .marks import KEY, KINDS, TOKEN, UNKNOWN
+from .marks import KEY, KINDS, PLANTED, TOKEN, UNKNOWN
 from .search import Finding
 
 ANY = "".join(KINDS) + UNKNOWN
@@ -31,6 +31,8 @@ class Allowed:
 PLACES = (
     Allowed(r"/server\.json", KEY, "the local server's runtime file, by which its owner's clients find it"),
     Allowed(r"/sandboxes/[\w-]+/sandbox\.json", TOKEN, "a sandbox's record, with its tokens"),
+    Allowed(r"/sandboxes/[\w-]+/.*", PLANTED, "what a test gave to a sandbox is in it"),
+    Allowed(r"/\.env\.sandbox", PLANTED, "a test's own file of variables", private=False),
     Allowed(r"/\.Xauthority", UNKNOWN, "the cookie of a sandbox's display"),
     Allowed(r"/planted\d+/.*", ANY, "test_canary_search.py plants them", private=False),
     Allowed(r"process .*planted.*", ANY, "test_canary_search.py starts them", private=False),
