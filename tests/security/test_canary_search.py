@@ -206,6 +206,10 @@ sys.modules["daytona_kernel.x"] = module = type(sys)("daytona_kernel.x")
 module.__dict__.update(secrets=secrets)
 exec("made = [secrets.token_hex(24), secrets.token_urlsafe(), secrets.token_bytes(32).hex(), "
      "secrets.token_hex(8)]", module.__dict__)
+sys.modules["_canary_search.search"].search_file = None
+odd = os.path.join(ROOT, "odd")
+open(odd, "w").close()
+os.remove(odd)
 print(*module.made, records.new_token(32), secrets.token_hex(24),
       secrets_store.SecretRecord("i", "n", "v", 0, 0).placeholder)
 """
@@ -237,7 +241,12 @@ def test_the_hook_marks_what_the_package_makes_and_sees_what_is_deleted(tmp_path
     for one in (name, foreign, placeholder):
         assert marks.MARK not in one
     noted = [json.loads(line) for line in findings.read_text().splitlines()]
-    assert [(Path(one["path"]).name, one["kind"]) for one in noted] == [("one", "b"), ("two", "b")]
+    assert [(Path(one["path"]).name, one["kind"]) for one in noted] == [
+        ("one", "b"),
+        ("two", "b"),
+        ("odd", ""),
+    ]
+    assert "could not be searched" in noted[-1]["around"]
     assert {one["when"] for one in noted} == {"deleted it"}
 
 

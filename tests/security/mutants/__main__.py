@@ -34,7 +34,7 @@ def run(mutants: list[Mutant], jobs: int, folder: Path) -> int:
     with ThreadPoolExecutor(jobs) as pool:
         for one in pool.map(Workshop, [folder / str(number) for number in range(jobs)]):
             workshops.put(one)
-        unharmed = baseline(mutants, workshops)
+        unharmed = baseline(mutants, pool, workshops, jobs)
         findings = list(pool.map(lambda one: judged(one, unharmed, workshops), mutants))
     bad = sum(found is True for found in findings)
     skipped = sum(found is None for found in findings)
@@ -42,13 +42,31 @@ def run(mutants: list[Mutant], jobs: int, folder: Path) -> int:
     return bad
 
 
-def baseline(mutants: list[Mutant], workshops: queue.SimpleQueue[Workshop]) -> Results:
+def baseline(
+    mutants: list[Mutant], pool: ThreadPoolExecutor, workshops: queue.SimpleQueue[Workshop], jobs: int
+) -> Results:
     """What the tests say of the package as it is."""
     began = time.monotonic()
-    workshop = workshops.get()
-    tests = dict.fromkeys(test for one in mutants for test in one.fails)
-    results = workshop.run(list(tests), "b")
-    workshops.put(workshop)
+    tests = list(dict.fromkeys(test for one in mutants for test in one.fails))
+    files = sorted({test.partition("::")[0] for test in tests})
+    # Those of one file together, since they share servers and kernels.
+    parts = [
+        [test for test in tests if files.index(test.partition("::")[0]) % jobs == n] for n in range(jobs)
+    ]
+
+    def run(part: list[str]) -> Results:
+        workshop = workshops.get()
+        try:
+            return workshop.run(part, "b") if part else Results()
+        finally:
+            workshops.put(workshop)
+
+    results = Results()
+    for one in pool.map(run, parts):
+        results.passed |= one.passed
+        results.failed |= one.failed
+        results.skipped |= one.skipped
+        results.broken += one.broken
     words = f"{len(results.passed)} pass, {len(results.failed)} fail, {len(results.skipped)} skipped"
     print(f"{time.monotonic() - began:6.1f} s  without any change: {words}", flush=True)
     for text in [*results.broken, *(f"{name}: {said[0][:500]}" for name, said in results.failed.items())]:
