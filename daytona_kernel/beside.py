@@ -1,4 +1,4 @@
-"""Comm messages (of widgets) on their way to a cell that awaits, past the queue of the shell channel."""
+"""What overtakes the shell channel's queue: comm messages (of widgets) to a cell that awaits; interrupts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Content = dict[str, Any]
 
 COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
+INTERRUPT = "interrupt_request"
 
 
 def type_of(session: Any, msg: Any) -> str:
@@ -49,13 +50,10 @@ async def turn_or_awaiting(lock: asyncio.Lock, session: Session) -> bool:
 
 async def serve_comm(kernel: DaytonaKernel, msg: Any) -> None:
     """Have the cell that awaits serve a comm message; if it ends before that, it is served after it."""
-    assert kernel.session is not None
-    try:
-        idents, parts = kernel.session.feed_identities(msg, copy=False)
-        message = kernel.session.deserialize(parts, content=True, copy=False)
-    except Exception:
-        kernel.log.exception("Invalid Message")
+    found = _read(kernel, msg)
+    if found is None:
         return
+    idents, message = found
     sink, extra = KernelSink(kernel, request=(message, idents)), request_of(message)
     asked = message["content"], sink.parent, sink
     sink.publish("status", {"execution_state": "busy"}, {}, ())
@@ -67,3 +65,26 @@ async def serve_comm(kernel: DaytonaKernel, msg: Any) -> None:
         kernel.log.warning("a comm message was not served: %s", exc)
     finally:
         sink.publish("status", {"execution_state": "idle"}, {}, ())
+
+
+async def serve_interrupt(kernel: DaytonaKernel, msg: Any) -> None:
+    """Interrupt the cell that runs, without waiting for its end."""
+    found = _read(kernel, msg)
+    if found is None:
+        return
+    idents, message = found
+    sink = KernelSink(kernel, request=(message, idents))
+    sink.publish("status", {"execution_state": "busy"}, {}, ())
+    await kernel.interrupt_request(kernel.shell_stream, idents, message)
+    sink.publish("status", {"execution_state": "idle"}, {}, ())
+
+
+def _read(kernel: DaytonaKernel, msg: Any) -> tuple[Any, Content] | None:
+    """Routing prefixes and message; ``None``, and a line in the log, if it is none or not signed."""
+    assert kernel.session is not None
+    try:
+        idents, parts = kernel.session.feed_identities(msg, copy=False)
+        return idents, kernel.session.deserialize(parts, content=True, copy=False)
+    except Exception:
+        kernel.log.exception("Invalid Message")
+        return None

@@ -76,6 +76,7 @@ class DaytonaKernel(Kernel):
         self._cell_runner: CellRunner | None = None
         for msg_type in beside.COMM_TYPES:
             self.shell_handlers[msg_type] = self.comm_message
+        self.shell_handlers[beside.INTERRUPT] = self.interrupt_request
 
     def start(self) -> None:
         """Begin to serve messages; the sandbox is got ready in the background meanwhile."""
@@ -85,10 +86,16 @@ class DaytonaKernel(Kernel):
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
         """Serve the shell channel's messages one after the other.
 
-        Comm messages overtake a cell that awaits, since it may wait for just that, as under ipykernel 7.4.
+        Comm messages overtake a cell that awaits, since it may wait for just that, as under ipykernel 7.4. So
+        do interrupts: they belong on the control channel, but VS Code sent them here until its Jupyter
+        extension of December 2025 (issue 17143 there).
         """
         lock = self._main_asyncio_lock
-        if lock.locked() and beside.type_of(self.session, msg) in beside.COMM_TYPES:
+        msg_type = beside.type_of(self.session, msg) if lock.locked() else ""
+        if msg_type == beside.INTERRUPT:
+            await beside.serve_interrupt(self, msg)
+            return
+        if msg_type in beside.COMM_TYPES:
             if await beside.turn_or_awaiting(lock, self.link_session):
                 try:
                     await self.dispatch_shell(msg, subshell_id=subshell_id)
