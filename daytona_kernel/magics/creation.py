@@ -93,7 +93,8 @@ async def create(host: Host, args: argparse.Namespace) -> Result:
     old = await leave(host)
     await host.session.use_sandbox(sandbox, owned=True)
     warning = " Its previews are PUBLIC." if args.public else ""
-    return Result(sandbox.name, f"Created {sandbox.name} ({sandbox.id}); cells run there now.{old}{warning}")
+    called = sandbox.name if sandbox.name == sandbox.id else f"{sandbox.name} ({sandbox.id})"
+    return Result(sandbox.name, f"Created {called}; cells run there now.{old}{warning}")
 
 
 async def _made(host: Host, client: AsyncDaytona, params: Any, timeout_s: float) -> AsyncSandbox:

@@ -103,6 +103,12 @@ def scratch(door: Door) -> str:
     return name_of(door)
 
 
+def test_a_sandbox_without_a_name_is_told_by_its_id_once(door: Door, home: str) -> None:
+    said = door("%daytona create").ok().text
+    assert said.startswith(f"Created {name_of(door)}; cells run there now"), said
+    door("%daytona delete --yes").ok()
+
+
 def test_labels_are_merged(door: Door, scratch: str) -> None:
     door("%daytona label a=1 b=2").ok()
     door("%daytona label b= c=3").ok()
