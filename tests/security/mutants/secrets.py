@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import ASSERTED, mutant
+from .model import ASSERTED, Edit, Mutant, mutant
 
 SERVER = "security/test_hostile_server.py::"
 CANARIES = "security/test_canaries.py::"
@@ -86,12 +86,17 @@ MUTANTS = (
         "",
         CANARIES + "test_an_ipython_shows_none_even_while_everything_logs",
     ),
-    mutant(
+    Mutant(
         "secrets: files and their modes",
-        "local/server.py",
-        "descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)",
-        "descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)",
-        CANARIES + "test_files_have_none_and_are_their_owner_s",
+        (
+            Edit("local/cli.py", "os.umask(0o077)", "os.umask(0o022)"),
+            Edit(
+                "local/server.py",
+                "os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)",
+                "os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)",
+            ),
+        ),
+        (CANARIES + "test_files_have_none_and_are_their_owner_s",),
     ),
     mutant(
         "secrets: files and their modes",

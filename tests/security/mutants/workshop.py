@@ -122,7 +122,6 @@ class Workshop:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
             )
             try:
                 process.wait(SECONDS)
