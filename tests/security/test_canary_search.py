@@ -157,6 +157,9 @@ def test_what_the_sources_say_is_no_secret() -> None:
     [
         ("run/server.json", 0o600, marks.KEY, True),
         ("run/server.json", 0o644, marks.KEY, False),
+        ("run/server.tmp", 0o600, marks.KEY, True),
+        ("state/sandboxes/a1/sandbox.tmp", 0o600, marks.TOKEN, True),
+        ("state/sandboxes/a1/sandbox.tmp", 0o644, marks.TOKEN, False),
         ("run/server.json", 0o600, marks.TOKEN, False),
         ("run/server.log", 0o600, marks.KEY, False),
         ("state/sandboxes/a1/sandbox.json", 0o600, marks.TOKEN, True),

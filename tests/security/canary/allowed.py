@@ -28,9 +28,12 @@ class Allowed:
         return fits and finding.kind in self.kinds and (finding.private or not self.private)
 
 
+# A server that is killed while it writes leaves the file under its other name.
 PLACES = (
-    Allowed(r"/server\.json", KEY, "the local server's runtime file, by which its owner's clients find it"),
-    Allowed(r"/sandboxes/[\w-]+/sandbox\.json", TOKEN, "a sandbox's record, with its tokens"),
+    Allowed(
+        r"/server\.(json|tmp)", KEY, "the local server's runtime file, by which its owner's clients find it"
+    ),
+    Allowed(r"/sandboxes/[\w-]+/sandbox\.(json|tmp)", TOKEN, "a sandbox's record, with its tokens"),
     Allowed(r"/sandboxes/[\w-]+/.*", PLANTED, "what a test gave to a sandbox is in it"),
     Allowed(r"/\.env\.sandbox", PLANTED, "a test's own file of variables", private=False),
     Allowed(r"/\.Xauthority", UNKNOWN, "the cookie of a sandbox's display"),
