@@ -26,8 +26,15 @@ _quiet = logging.getLogger(f"{__name__}.frames")
 _quiet.setLevel(logging.INFO)  # below that, it writes the key and the cells' code into the log
 
 
+PASSING = (401, 429, 502, 503, 504)
+"""Of the proxy before the sandbox: it is restarted, has its fill, wakes the sandbox, or could not ask whose
+key this is (which it tells as 401). What stays refused is told by 400 and 404 (v0.190.0)."""
+
+
 class Refused(ConnectionFailed):
-    """Somebody answered, and it was no WebSocket."""
+    """Somebody answered, and it was no WebSocket. ``passing``: it may be one in a moment."""
+
+    passing = False
 
 
 class Channel(ClientConnection):
@@ -93,7 +100,9 @@ async def open_channel(endpoint: Endpoint) -> Channel:
         )
     except InvalidStatus as exc:
         status = exc.response.status_code
-        raise Refused(f"The sandbox refused the interpreter's socket with status {status}.") from exc
+        refused = Refused(f"The sandbox refused the interpreter's socket with status {status}.")
+        refused.passing = status in PASSING
+        raise refused from exc
     except InvalidProxy:
         # without its words, which hold the proxy's address with its password
         raise ConnectionFailed("The proxy that the environment names takes no WebSockets.") from None

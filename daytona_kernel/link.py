@@ -304,18 +304,22 @@ class Link:
     async def _reopen(self, answered: asyncio.Event) -> Channel:
         """A new socket; an attempt that began in the dark is given up soon after the toolbox has answered."""
         answered.clear()
-        opening = asyncio.ensure_future(self._open())
-        light = asyncio.ensure_future(answered.wait())
+        opening: asyncio.Task[Channel] = self._spawn(self._open())
+        light = self._spawn(answered.wait())
+        taken = False
         try:
             await asyncio.wait({opening, light}, return_when=asyncio.FIRST_COMPLETED)
-            return await asyncio.wait_for(opening, REOPEN_S)
-        except asyncio.TimeoutError as exc:
-            raise ConnectionFailed("A new socket took too long.") from exc
-        finally:
-            light.cancel()
+            await asyncio.wait({opening}, timeout=REOPEN_S)
             if not opening.done():
+                raise ConnectionFailed("A new socket took too long.")
+            taken = True
+            return opening.result()
+        finally:
+            # Nothing is waited for here: whoever is cancelled while he has the socket loses it, still open.
+            light.cancel()
+            if not taken:
+                opening.add_done_callback(_abort)
                 opening.cancel()
-            await asyncio.gather(light, opening, return_exceptions=True)
 
     async def _poll_spool(self, toolbox: Toolbox, execution: Execution, answered: asyncio.Event) -> None:
         """Read the spool again and again. Raises :class:`ContextLost` once the process is found dead."""
@@ -448,7 +452,7 @@ class Link:
                 try:
                     return await self._open()
                 except ConnectionFailed as exc:
-                    refusals += isinstance(exc, Refused)
+                    refusals += isinstance(exc, Refused) and not exc.passing
                     if refusals == OPEN_ATTEMPTS or time.monotonic() > give_up_at:
                         raise
                 await asyncio.sleep(delay)
@@ -504,6 +508,12 @@ async def _finish(channel: Channel) -> None:
 async def _close(channel: Channel) -> None:
     with suppress(Exception):
         await channel.close()
+
+
+def _abort(opening: asyncio.Future[Channel]) -> None:
+    """Close what a task has opened, if it has."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().transport.abort()
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -23,6 +23,8 @@ Content = dict[str, Any]
 CONNECTION_STATUS_S = 3.0
 LOST_TEXT = "The connection to the sandbox is lost; the cell goes on there. Reconnecting …"
 LATE_POLL_MIN_S, LATE_POLL_MAX_S = 0.2, 3.0
+LATE_FAILED_MAX_S = 60.0
+"""While nothing answers: the sandbox may have stopped, and some kinds are started again by who asks them."""
 
 
 class Sink(Protocol):
@@ -151,8 +153,9 @@ class LateOutput:
             try:
                 new = await reader.read()
             except DaytonaKernelError:
-                new = False
-            delay = LATE_POLL_MIN_S if new else min(delay * 1.5, LATE_POLL_MAX_S)
+                delay = min(delay * 2, LATE_FAILED_MAX_S)
+            else:
+                delay = LATE_POLL_MIN_S if new else min(delay * 1.5, LATE_POLL_MAX_S)
 
 
 class ConnectionStatus:

@@ -350,6 +350,8 @@ class Session(Workplace):
             if execution.connected is not False:
                 continue
             if not await self._sandbox_runs():
+                if not execution.sent:  # it still has no socket: it goes to the sandbox once that is started
+                    raise ConnectionFailed("The sandbox has stopped.")
                 self._drop_context()
                 raise SandboxGone(
                     "The sandbox stopped while the cell was running."

@@ -10,9 +10,11 @@ import pytest
 
 from daytona_kernel import link as module
 from daytona_kernel import wire
+from daytona_kernel.channel import Channel, open_channel
 from daytona_kernel.errors import ConnectionFailed
 from daytona_kernel.execution import ContextLost, Execution
 from daytona_kernel.link import Link
+from daytona_kernel.toolbox import Endpoint
 
 from .fake_sandbox import SPOOL, Connection, FakeSandbox, fake_sandbox, line, succeed
 
@@ -180,12 +182,33 @@ async def test_what_has_arrived_is_acknowledged_now_and_then(
 # -- bad days: it certainly did not run ----------------------------------------------------------------
 
 
-async def test_nobody_there_is_a_failed_connection_and_nothing_was_sent(bench: Bench) -> None:
+@pytest.mark.parametrize("status", [400, 404])
+async def test_nobody_there_is_a_failed_connection_and_nothing_was_sent(bench: Bench, status: int) -> None:
+    bench.sandbox.refuse_with = status
+    with pytest.raises(ConnectionFailed, match=str(status)):
+        await bench.link.run(bench.execution())
+    assert bench.sandbox.executions == []
+    assert bench.sandbox.opened == 3
+
+
+@pytest.mark.parametrize("status", [401, 429, 502, 503, 504])
+async def test_a_proxy_that_is_away_for_a_moment_is_waited_for(bench: Bench, status: int) -> None:
+    """Its words for a key that it could not ask about are 401; those for a sandbox that it wakes, 503."""
+    bench.sandbox.refuse_with = status
+    running = asyncio.ensure_future(bench.link.run(bench.execution()))
+    while bench.sandbox.opened < 5:
+        await asyncio.sleep(0.01)
+    bench.sandbox.refuse_with = None
+    await running
+    assert len(bench.sandbox.executions) == 1
+
+
+async def test_a_proxy_that_stays_away_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN_PATIENCE_S", 0.0)
     bench.sandbox.refuse_with = 502
     with pytest.raises(ConnectionFailed, match="502"):
         await bench.link.run(bench.execution())
     assert bench.sandbox.executions == []
-    assert bench.sandbox.opened == 3
 
 
 @pytest.mark.parametrize(
@@ -393,6 +416,32 @@ async def test_a_network_that_is_away_for_long_is_waited_out(bench: Bench) -> No
     bench.sandbox.spool("e1", "ready", "one", "two", "done")
     await running
     assert bench.said == ["one", "two"]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_socket_that_opens_as_nobody_wants_it_any_more_is_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """The end came from the spool so many steps of the loop after the new socket was there."""
+    opened: list[Channel] = []
+
+    def cancel_in(steps: int) -> None:
+        if steps:
+            asyncio.get_running_loop().call_soon(cancel_in, steps - 1)
+        else:
+            sending.cancel()
+
+    async def open_and_end(endpoint: Endpoint) -> Channel:
+        opened.append(await open_channel(endpoint))
+        cancel_in(steps)
+        return opened[-1]
+
+    monkeypatch.setattr("daytona_kernel.channel.open_channel", open_and_end)
+    sending = asyncio.ensure_future(bench.link._reopen(asyncio.Event()))
+    await asyncio.wait({sending})
+    if not sending.cancelled():
+        sending.result().transport.abort()
+    await asyncio.wait_for(opened[0].wait_closed(), 5)
 
 
 async def test_a_context_that_dies_while_the_socket_is_away_is_lost(bench: Bench) -> None:
