@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing `typing` would take longer than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 FINDINGS = ROOT = HERE = ""
 """The file of findings, the directory to search, where this package is: the copy has them."""
