@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 READ_BY_THE_SDK = {"api_url": "DAYTONA_API_URL", "target": "DAYTONA_TARGET"}
 """Settings whose variables are read where they are needed, and not as the setting's default."""
 NEARLY_FULL = 0.9
+CLEARLY_MORE = 1.2
+"""By so much a machine has more memory than the sandbox may use, if it is not the sandbox's that is told."""
 COLOURS = {"started": "#2da44e", "error": "#e5534b", "build_failed": "#e5534b"}
 
 
@@ -102,7 +104,7 @@ async def status(host: Host, args: argparse.Namespace) -> Result:
 
 
 async def _memory(host: Host) -> tuple[int, int]:
-    """Bytes of memory that the sandbox uses and has, by its own control group; 0 where it does not tell."""
+    """Bytes of memory in use, and that there are, by the control group or else the machine; 0 if unknown."""
     session = host.session
     if session.toolbox is None or not session.info.get("pid"):
         return 0, 0
@@ -119,6 +121,9 @@ def _memory_text(facts: dict[str, Any]) -> str:
     if not total:
         return ""
     text = f"{size(used)} of {size(total)}"
+    limit = facts.get("memory_gib") or 0
+    if total > CLEARLY_MORE * limit * 2**30 > 0:  # its control group can not be seen from inside
+        return f"{text} of the whole machine; the sandbox may use {limit:g} GiB"
     return f"{text}: NEARLY FULL, what takes more is killed" if used > NEARLY_FULL * total else text
 
 
