@@ -1,4 +1,4 @@
-"""What ``%daytona status`` says of memory: of the sandbox where that can be known, and never as if it were."""
+"""What ``%daytona status`` says of memory: of the sandbox where that is known, and never as if it were."""
 
 from __future__ import annotations
 
