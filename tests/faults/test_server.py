@@ -63,18 +63,31 @@ async def until_state(paths: LocalPaths, notebook: Notebook, state: str) -> None
     await asyncio.wait_for(look(), 60)
 
 
+async def count_on(notebook: Notebook) -> None:
+    """Short cells one after the other, until cancelled."""
+    await notebook.run("count = 0")
+    while True:
+        await notebook.run("count += 1")
+        await asyncio.sleep(0.2)
+
+
 @pytest.mark.slow
-async def test_a_long_cell_keeps_its_sandbox_and_an_idle_notebook_does_not(
+async def test_cells_keep_their_sandbox_and_an_idle_notebook_does_not(
     paths: LocalPaths, hasty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two notebooks: the sandbox of the one that was used last is stopped while the other's cell runs on."""
+    """Three notebooks: one runs a long cell and one short ones; the one that is idle was used last."""
     monkeypatch.setattr(module, "KEEPALIVE_S", 60 / TIME_SCALE / 20)
     busy = await Notebook.open(hasty, auto_stop="1m").prepared()
     cell = busy.start("once(); print('begun', flush=True); told('end')")
     await cell.printed("begun")
+    often = await Notebook.open(hasty, auto_stop="1m").prepared()
+    counting = asyncio.ensure_future(count_on(often))
     idle = await Notebook.open(hasty, auto_stop="1m").prepared()
     try:
         await until_state(paths, idle, "stopped")
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+        assert (await often.run("print(count > 1)")).lines == ["True"]
         await busy.tell("end")
         assert (await cell.reply())["status"] == "ok"
         assert await busy.marks() == 1
@@ -82,8 +95,9 @@ async def test_a_long_cell_keeps_its_sandbox_and_an_idle_notebook_does_not(
         assert after.lines == ["False"]
         assert any("variables are lost" in text for text in after.notices)
     finally:
-        await busy.close()
-        await idle.close()
+        counting.cancel()
+        for notebook in (busy, often, idle):
+            await notebook.close()
 
 
 @pytest.mark.slow

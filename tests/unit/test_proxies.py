@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+    for name in [name for name in os.environ if name.startswith("DAYTONA_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -75,7 +78,6 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> list[do
 def test_the_doctor_finds_the_entry_that_stops_the_sdk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DAYTONA_API_URL", raising=False)
     assert entry(tmp_path, monkeypatch, "machine other.example login a password b\n") == []
     (found,) = entry(tmp_path, monkeypatch, "default login a password hunter2\n")
     assert (found.level, "hunter2" in found.text) == (doctor.BAD, False)
