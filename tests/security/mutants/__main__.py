@@ -6,12 +6,14 @@ import argparse
 import os
 import queue
 import re
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from .model import Mutant
 from .table import MUTANTS, label
@@ -102,6 +104,12 @@ def judged(one: Mutant, unharmed: Results, workshops: queue.SimpleQueue[Workshop
     return bool(problem)
 
 
+def interrupted(number: int, frame: Any) -> None:
+    """End once: `timeout` passes a signal on that the whole group has had."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run a command."""
     parser = argparse.ArgumentParser(prog="python -m tests.security.mutants", description=__doc__)
@@ -114,6 +122,7 @@ def main() -> int:
     if options.list:
         print("\n".join(map(label, mutants)))
         return 0
+    signal.signal(signal.SIGINT, interrupted)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mut-") as folder:
         bad = run(mutants, max(1, min(options.jobs, len(mutants))), Path(folder))
