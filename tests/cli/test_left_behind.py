@@ -26,7 +26,7 @@ def test_a_process_of_the_same_number_is_not_the_owner() -> None:
 def test_a_process_of_another_machine_or_container_is_not_told_to_have_ended() -> None:
     """They may have the same name and user: what is their process is none here."""
     assert not is_left_behind({LABEL_OWNER: "999999999:1:0123456789ab"}, "started")
-    pid, start, space = owner_label().split(":")
+    _, start, space = owner_label().split(":")
     assert is_left_behind({LABEL_OWNER: f"999999999:{start}:{space}"}, "started")
 
 
