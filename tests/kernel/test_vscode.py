@@ -1,9 +1,9 @@
 """As VS Code's Jupyter extension does it: no Jupyter server, kernels started from the kernelspec by itself.
 
 Observed in its source (``src/kernels/raw`` of microsoft/vscode-jupyter): it fills the connection file's path
-into ``argv``, in the environment of the Python that was chosen, runs hidden cells of its own first, interrupts
-with a message that was on the *shell* channel until December 2025 (issue 17143), and ends a kernel with SIGTERM,
-also for a restart.
+into ``argv``, in the environment of the Python that was chosen, runs hidden cells of its own first,
+interrupts with a message that was on the *shell* channel until December 2025 (issue 17143), and ends a kernel
+with SIGTERM, also for a restart.
 """
 
 from __future__ import annotations
