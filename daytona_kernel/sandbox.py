@@ -456,6 +456,8 @@ class SandboxManager:
                     await (sandbox.delete(timeout=20) if policy == "delete" else sandbox.stop())
                     return "deleted" if policy == "delete" else "stopped"
                 except Exception as exc:  # 409: its state is just being changed
+                    if status_of(exc) == 404:
+                        return "deleted"  # by somebody else, or by a request whose answer was lost
                     if status_of(exc) != 409 or attempt == END_ATTEMPTS - 1:
                         raise
                 await asyncio.sleep(END_PAUSE_S)

@@ -570,7 +570,7 @@ async def test_a_sandbox_that_is_to_stay_does_not_die_with_its_kernel(policy: st
 
 
 async def test_the_end_raises_nothing_and_says_what_was_left(caplog: pytest.LogCaptureFixture) -> None:
-    made = await acquired(FakeSandbox(stop_error=ControlPlaneError(404, "gone")), on_shutdown="stop")
+    made = await acquired(FakeSandbox(stop_error=ControlPlaneError(500, "oops")), on_shutdown="stop")
     assert await made.release() == "kept"
     assert "sandbox s1 was left behind" in caplog.text
 
@@ -646,6 +646,16 @@ async def test_a_sandbox_whose_state_is_just_changing_is_ended_a_little_later(
     made = await acquired(box, on_shutdown=policy)
     assert await made.release() == done
     assert box.calls == [policy]
+
+
+@pytest.mark.parametrize("policy", ["stop", "delete"])
+async def test_a_sandbox_that_is_gone_by_then_was_not_left_behind(
+    policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleted by somebody else, or by a request of ours that was repeated since its answer was lost."""
+    made = await acquired(FakeSandbox(end_errors=[ControlPlaneError(404, "not found")]), on_shutdown=policy)
+    assert await made.release() == "deleted"
+    assert not caplog.text
 
 
 def test_a_service_does_not_show_its_key() -> None:
