@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,19 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 CLOSE_TIMEOUT_S = 30.0
+TIDY_S = 5.0
+"""How long a command that is interrupted may take to remove what it has done half."""
 SHOW = "daytona_shown"
 """What ``%daytona`` as a statement becomes: it shows its result and gives no value."""
 _LOADED = "_daytona_kernel_magics"
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Any], ended: threading.Event) -> Any:
+    """Do it, and tell when all of it is over: a future that is cancelled is done before that."""
+    try:
+        return await work
+    finally:
+        ended.set()
 
 
 class IPythonHost(Host):
@@ -63,8 +73,10 @@ class IPythonHost(Host):
             self._lines.append((action, args, options))
             self._output.notify_all()
 
-    def pump(self, future: concurrent.futures.Future[Any]) -> Any:
-        """Show output until the future is done; its result. Ctrl-C cancels it."""
+    def pump(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Have the session's thread do this; its result. Shows output meanwhile. Ctrl-C cancels it."""
+        ended = threading.Event()
+        future = self.session.run(_to_its_end(work, ended))
         future.add_done_callback(lambda _: self._later(lambda: None))
         try:
             while not future.done():
@@ -73,6 +85,7 @@ class IPythonHost(Host):
                 self._show_pending()
         except KeyboardInterrupt:
             self._cancel(future)
+            ended.wait(TIDY_S)
             raise
         finally:
             self._show_pending()
@@ -307,7 +320,7 @@ class DaytonaMagics(Magics):  # type: ignore[misc]
     def _run(self, line: str, cell: str | None, *, show: bool) -> Result:
         host = self.host
         with _ipython_errors():
-            result: Result = host.pump(host.session.run(self._command(line, cell, show)))
+            result: Result = host.pump(self._command(line, cell, show))
             if result.error is not None:
                 raise result.error
         return result

@@ -31,7 +31,8 @@ async def begun(notebook: Notebook, code: str, **options: object) -> Cell:
 
 @pytest.mark.parametrize("situation", LOOPS)
 async def test_an_interrupt_ends_a_cell_and_keeps_its_state(notebook: Notebook, situation: str) -> None:
-    cell = await begun(notebook, "kept = 5\n" + LOOPS[situation])
+    cell = await begun(notebook, "kept = 5\nprint('set', flush=True)\n" + LOOPS[situation])
+    await cell.printed("set")
     await notebook.interrupt()
     reply = await cell.reply()
     assert reply["status"] == "error"
@@ -87,9 +88,11 @@ async def test_code_that_ignores_interrupts_is_explained(notebook: Notebook) -> 
     code = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("deaf", flush=True)
 told("end")
 """
     cell = await begun(notebook, code)
+    await cell.printed("deaf")
     await notebook.interrupt()
     await notebook.interrupt()
     await cell.until(lambda: any("restart the kernel" in text for text in cell.notices))
@@ -126,7 +129,8 @@ def _until_busy(notebook: Notebook) -> None:
 async def test_an_interrupt_while_the_connection_is_lost_arrives_with_it(
     faulty: Faulty, notebook: Notebook
 ) -> None:
-    cell = await begun(notebook, "kept = 5\ntime.sleep(600)")
+    cell = await begun(notebook, "kept = 5\nprint('set', flush=True)\ntime.sleep(600)")
+    await cell.printed("set")
     await faulty.proxy.refuse()
     faulty.proxy.reset_all()
     await cell.until(lambda: bool(cell.lost_line))

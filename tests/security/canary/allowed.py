@@ -37,6 +37,9 @@ PLACES = (
     Allowed(r"/sandboxes/[\w-]+/.*", PLANTED, "what a test gave to a sandbox is in it"),
     Allowed(r"/\.env\.sandbox", PLANTED, "a test's own file of variables", private=False),
     Allowed(r"/\.Xauthority", UNKNOWN, "the cookie of a sandbox's display"),
+    Allowed(
+        r"/browser\d+/profile/.*", TOKEN, "a person's browser remembers the preview links that it has opened"
+    ),
     Allowed(r"/planted\d+/.*", ANY, "test_canary_search.py plants them", private=False),
     Allowed(r"process .*planted.*", ANY, "test_canary_search.py starts them", private=False),
 )
