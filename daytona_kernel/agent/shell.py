@@ -236,6 +236,7 @@ class ZMQInteractiveShell(InteractiveShell):
     def _get_exc_info(self, exc_tuple: Any = None) -> Any:
         """The exception to show, without the agent's own frames."""
         etype, evalue, traceback = super()._get_exc_info(exc_tuple)
+        hide_agent_below(evalue)
         return etype, evalue, without_agent(traceback)
 
     def enable_gui(self, gui: Any = None) -> None:
@@ -296,6 +297,19 @@ def without_agent(traceback: Any) -> Any:
         else:
             entry = following
     return traceback
+
+
+def hide_agent_below(error: BaseException | None) -> None:
+    """The same for all that an exception came from, such as a name that ``__main__`` does not have."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if one is not error:
+            one.__traceback__ = without_agent(one.__traceback__)
+        waiting += [one.__cause__, one.__context__]
 
 
 def safe_str(value: object) -> str:
