@@ -191,7 +191,7 @@ async def network_settings(request: web.Request) -> web.Response:
     body = await json_body(request)
     allow_list = creation.optional_text(body, "networkAllowList")
     domains = creation.optional_text(body, "domainAllowList")
-    creation.check_network(False, allow_list, domains)
+    creation.check_network(allow_list, domains)
     record = sandbox.record
     block = creation.flag(body, "networkBlockAll") if "networkBlockAll" in body else record.network_block_all
     if block and not record.network_block_all and isinstance(state.manager.isolation, PlainProcesses):

@@ -69,7 +69,7 @@ def check_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-def check_network(block_all: bool, allow_list: str | None, domains: str | None) -> None:
+def check_network(allow_list: str | None, domains: str | None) -> None:
     """Refuse what this server can not enforce."""
     if allow_list or domains:
         raise bad_request(
@@ -128,7 +128,7 @@ def new_record(body: dict[str, Any], sandbox_id: str, now: float) -> SandboxReco
         secrets=check_secrets(body.get("secrets")),
         extra={key: body[key] for key in ECHOED if body.get(key) is not None},
     )
-    check_network(record.network_block_all, record.network_allow_list, record.domain_allow_list)
+    check_network(record.network_allow_list, record.domain_allow_list)
     if body.get("autoPauseInterval") is not None:
         record.auto_pause_interval = integer(body, "autoPauseInterval", 0, 0)
     if body.get("queueTimeout") is not None:

@@ -181,11 +181,6 @@ class Daemon:
         if not self.exited.done():
             self.exited.set_result(code)
 
-    @property
-    def has_network(self) -> bool:
-        """Whether a sandbox with a network namespace of its own has a way out of it."""
-        return self._link is not None
-
     async def set_network(self, *, on: bool) -> None:
         """Give a sandbox with a network namespace of its own a way out, or take it away.
 

@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 
 from .booting import Sandbox
 from .errors import ApiError, bad_request, proxy_error_response
+from .preview_tokens import DEFAULT_SECONDS
 from .proxy import forward, is_upgrade, request_headers
 from .state import STATE, ServerState
 
@@ -272,7 +273,7 @@ async def preview_link(request: web.Request) -> web.Response:
 async def signed_link(request: web.Request) -> web.Response:
     """``GET …/ports/{port}/signed-preview-url``."""
     state, sandbox, port = _found(request)
-    text = request.query.get("expiresInSeconds") or "60"
+    text = request.query.get("expiresInSeconds") or DEFAULT_SECONDS
     try:
         seconds = int(float(text))
     except (ValueError, OverflowError):

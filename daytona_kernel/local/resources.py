@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from . import creation
+from .access import DEFAULT_MINUTES
 from .builds import NO_FILES
 from .clock import from_iso
 from .control import answer, found, json_body
@@ -213,7 +214,7 @@ async def ssh_access(request: web.Request) -> web.Response:
         state.ssh.revoke(sandbox.record.id, request.query.get("token"))
         return answer(state, sandbox)
     try:
-        minutes = float(request.query.get("expiresInMinutes") or 60)
+        minutes = float(request.query.get("expiresInMinutes") or DEFAULT_MINUTES)
     except ValueError:
         raise bad_request("expiresInMinutes must be a number") from None
     return web.json_response(state.ssh.create(sandbox.record.id, minutes).dto())

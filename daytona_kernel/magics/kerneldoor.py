@@ -115,12 +115,6 @@ class KernelHost(Host):
         return self.sink.ask(prompt, password, cancelled)
 
 
-class HasExecutionCount(Protocol):
-    """What the parts of a cell are counted by."""
-
-    execution_count: int
-
-
 class CellRunner:
     """Runs the cells of a kernel that have ``%daytona`` in them.
 
