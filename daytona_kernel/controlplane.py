@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from ._version import __version__
 from .errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
+from .answers import parsed
 from .proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -355,8 +356,8 @@ async def _read(answer: Any) -> bytes:
 
 def _json(data: bytes) -> Any:
     try:
-        return json.loads(data) if data else None
-    except (ValueError, RecursionError):
+        return parsed(data) if data else None
+    except ValueError:
         return None
 
 

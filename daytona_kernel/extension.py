@@ -33,6 +33,7 @@ from .magics.cells import RemoteError
 from .magics.host import Bundle, Host, Result, UsageError
 from .magics.words import escape
 from .session import Interrupted, Session
+from .terminal import Painter, coloured, painted, without_sequences
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -65,6 +66,7 @@ class IPythonHost(Host):
         self._lines: list[Any] = []
         self._output = threading.Condition()
         self._overwritten = Overwritten(shell)
+        self._painters = {False: Painter(), True: Painter()}
 
     # What is shown is handed to the thread of the cell: display hooks and streams of IPython belong to it.
 
@@ -120,7 +122,11 @@ class IPythonHost(Host):
 
     def write(self, text: str, *, error: bool = False) -> None:
         """Write to ``sys.stdout`` or ``sys.stderr`` as they are in the cell."""
-        self._show(_write, self.without_secrets(text), error or self.as_json)
+        to_stderr = error or self.as_json
+        shown = self.without_secrets(text)
+        if not _in_a_kernel(self.shell):  # a terminal would obey it
+            shown = self._painters[to_stderr].feed(shown)
+        self._show(_write, shown, to_stderr)
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:
         """Use IPython's display publisher."""
@@ -161,7 +167,8 @@ class IPythonHost(Host):
 
         def ask() -> None:
             try:
-                answer.set_result(getpass.getpass(prompt) if password else input(prompt))
+                shown = coloured(prompt)
+                answer.set_result(getpass.getpass(shown) if password else input(shown))
             except (EOFError, RuntimeError, NotImplementedError):
                 answer.set_result(None)
 
@@ -189,6 +196,7 @@ class Overwritten:
     def show(self, text: str) -> None:
         """Show a text in place of the one before."""
         kernel = getattr(self._shell, "kernel", None)
+        text = without_sequences(text)
         if kernel is None and sys.stderr.isatty():
             self._on_terminal = True
             _write(f"\r{text}\x1b[K", True)
@@ -228,7 +236,14 @@ def _publish(
     shell: InteractiveShell, data: Any, metadata: Any, transient: Any = None, update: bool = False
 ) -> None:
     options: dict[str, Any] = {"transient": transient or {}, "update": update}
+    if not _in_a_kernel(shell) and isinstance(data.get("text/plain"), str):
+        data = {**data, "text/plain": painted(data["text/plain"])}
     shell.display_pub.publish(data, metadata, **options)
+
+
+def _in_a_kernel(shell: InteractiveShell) -> bool:
+    """Whether output goes to a page, and not to a terminal."""
+    return getattr(shell, "kernel", None) is not None
 
 
 class ShowStatements(ast.NodeTransformer):

@@ -6,11 +6,11 @@ answers come from a place that is not trusted: what is used of them is checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from .answers import parsed
 from .remote import run_script
 from .toolbox import Toolbox
 
@@ -91,7 +91,7 @@ async def last_cell(toolbox: Toolbox, spool: str) -> dict[str, Any]:
     """What the agent says of its last cell; empty if there was none."""
     data = await toolbox.download(f"{spool}/last") if spool else None
     try:
-        found = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
+        found = parsed(data or b"{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("id"), str) else {}

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 Content = dict[str, Any]
 
 STREAMS = ("stdout", "stderr")
 MAX_COUNT = 2**31
 """Execution counts beyond this, or below 0, would make the notebook's file invalid."""
+COMM_FIELDS = ("comm_id", "data", "target_name", "target_module")
+"""No others: programs that run notebooks take an ``execution_count`` from whatever has one."""
 PAYLOADS = ("page", "set_next_input", "ask_exit")
 """What a cell may ask of the front end. ``edit_magic`` is left out: it opens a file of the user's machine."""
 
@@ -44,7 +46,7 @@ def cleaned(value: Any) -> Any:
     return value
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether it can be the number of a cell."""
     return type(value) is int and 0 <= value < MAX_COUNT
 
@@ -101,7 +103,7 @@ def _display(content: Content) -> Content | None:
     data = content.get("data")
     if not isinstance(data, dict):
         return None
-    return {"data": data, "metadata": _dict(content, "metadata"), "transient": _dict(content, "transient")}
+    return {"data": data, "metadata": _dict(content, "metadata"), "transient": _transient(content)}
 
 
 def _result(content: Content) -> Content | None:
@@ -110,8 +112,16 @@ def _result(content: Content) -> Content | None:
         return None
     result = {"data": data, "metadata": _dict(content, "metadata"), "execution_count": count}
     if content.get("transient"):  # libraries that update a result later give it a display_id
-        result["transient"] = _dict(content, "transient")
+        result["transient"] = _transient(content)
     return result
+
+
+def _transient(content: Content) -> Content:
+    """Without a ``display_id`` that can be nobody's key: programs that run notebooks look it up."""
+    transient = _dict(content, "transient")
+    if isinstance(transient.get("display_id"), (list, dict)):
+        return {name: value for name, value in transient.items() if name != "display_id"}
+    return transient
 
 
 def _error(content: Content) -> Content:
@@ -127,7 +137,8 @@ def _clear_output(content: Content) -> Content | None:
 def _comm(content: Content) -> Content | None:
     if not isinstance(content.get("comm_id"), str):
         return None
-    return {"data": {}, **content}
+    known = {name: content[name] for name in COMM_FIELDS if name in content}
+    return {"data": {}, **known}
 
 
 def _comm_open(content: Content) -> Content | None:

@@ -63,9 +63,18 @@ class RecordingClient(NotebookClient):
             self.limit.cleared()
         if msg["msg_type"] != "stream":
             self.join_streams()
-        result: NotebookNode | None = super().process_message(kept, cell, cell_index) if kept else None
+        result = self._processed(kept, cell, cell_index) if kept else None
         if kept is not msg:
             self._say_that_it_is_cut(cell, cell_index)
+        return result
+
+    def _processed(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        """nbclient's part. It fails over widgets that are none, which must not end the run."""
+        try:
+            result: NotebookNode | None = super().process_message(msg, cell, cell_index)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as exc:
+            _log.warning("a message of the kernel is not understood (%s: %s)", msg["msg_type"], exc)
+            return None
         return result
 
     def output(

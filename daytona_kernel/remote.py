@@ -10,6 +10,7 @@ import json
 import uuid
 from typing import Any
 
+from .answers import parsed
 from .errors import SandboxProtocolError
 from .toolbox import Toolbox
 
@@ -41,8 +42,8 @@ async def run_script(toolbox: Toolbox, script: str, timeout_s: int = 120, **requ
     )
     answer = output.rpartition("\x1e")[2] if "\x1e" in output else ""
     try:
-        return json.loads(answer)
-    except (ValueError, RecursionError) as exc:
+        return parsed(answer)
+    except ValueError as exc:
         said = output.strip()[-300:]
         raise SandboxProtocolError(
             f"A helper script failed in the sandbox (exit code {code}): {said or 'it said nothing'}.",

@@ -31,6 +31,7 @@ from .execution import ContextLost, Execution
 from .link import Link
 from .lookback import last_cell
 from .outflow import Outflow
+from .messages import is_count
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
 from .workplace import Workplace
 
@@ -249,7 +250,7 @@ class Session(Workplace):
         """Take up what the agent said at the end, and get ready for the next request."""
         state = done.get("state")
         state = state if isinstance(state, dict) else {}
-        if isinstance(state.get("execution_count"), int):
+        if is_count(state.get("execution_count")):
             self.execution_count = state["execution_count"]
         if "cwd" in state:
             self.info["cwd"] = state["cwd"]
@@ -479,6 +480,8 @@ class Session(Workplace):
         pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
         script = f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
         try:
+            if running.interrupts > 1 and self._link.context_id in self._own:
+                await self._signal(running)  # what keeps it from beginning is ours, too
             status, output = await self._toolbox.shell(script, 5)
             if status != 0:
                 log.warning("the interrupt was not delivered: %s", output[:200])

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from . import remote, transfer
+from .asked import can_be_below
 
 if TYPE_CHECKING:
     from .toolbox import Toolbox
@@ -203,3 +204,5 @@ async def take(toolbox: Toolbox, patterns: Sequence[str], folder: Path) -> Taken
 async def _working_directory(toolbox: Toolbox) -> str:
     place = await remote.run_script(toolbox, remote.DESTINATION, path="")
     return str(place["path"]).rstrip("/")
+            if not can_be_below(below, patterns):
+                raise transfer.UnsafeName(f"{below!r} is not what was asked for")

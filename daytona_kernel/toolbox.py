@@ -8,7 +8,6 @@ the first cell. Paths and statuses: Daytona's toolbox API, as observed on v0.190
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
+from .answers import parsed
 from .proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -282,8 +282,8 @@ async def read_body(answer: ClientResponse, limit: int) -> bytes:
 async def _body(answer: ClientResponse) -> Any:
     """The JSON of an answer, ``None`` if it is none."""
     try:
-        return json.loads(await read_body(answer, MAX_ANSWER_BYTES))
-    except (ValueError, RecursionError):
+        return parsed(await read_body(answer, MAX_ANSWER_BYTES))
+    except ValueError:
         return None
 
 

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
+from .answers import parsed
 from .fetching import TRANSFER_TIMEOUT_S, blocks, gathered
 from .remote import PACK, SETTLE, UNPACK, run_script
 from .streaming import FileStream
@@ -322,11 +323,11 @@ def _unpack(data: bytes, group: list[Item], force: bool, outcome: Outcome) -> in
     length = int.from_bytes(data[:8], "big")
     position, written, view = 8 + length, 0, memoryview(data)
     try:
-        index = json.loads(data[8:position])
+        index = parsed(data[8:position])
         fits = isinstance(index, list) and len(index) == len(group)
         total = sum(size for size in index if type(size) is int and size >= 0)
         fits = fits and all(type(one) is str or (type(one) is int and one >= 0) for one in index)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         fits = False
     if not fits or position + total != len(data):
         raise ConnectionFailed("The sandbox's answer ended before all files had come.", hint="Try again.")

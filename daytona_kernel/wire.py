@@ -285,7 +285,7 @@ def _is_deep(value: Any) -> bool:
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
-def _is_heavy(text: bytes) -> bool:
+def is_heavy(text: bytes) -> bool:
     """Whether this JSON has more than :data:`MAX_VALUES` values; those in its strings do not count."""
 
     def count(text: bytes) -> int:
@@ -414,7 +414,7 @@ def _unpack(execution_id: str, packed: str) -> Frame | None:
             text = stream.decompress(b64decode(packed), MAX_MESSAGE_BYTES)
             if stream.unconsumed_tail:
                 return None
-        if _is_heavy(text):
+        if is_heavy(text):
             return None
         body = json.loads(text)
     except (ValueError, binascii.Error, zlib.error, RecursionError):

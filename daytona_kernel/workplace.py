@@ -21,6 +21,7 @@ from .errors import DaytonaKernelError, SandboxError, SandboxGone
 from .link import Link
 from .lookback import last_cell, left_behind, used_by_others
 from .loopthread import LoopThread
+from .messages import is_count
 from .redaction import Secrets
 from .sandbox import BUSY, SandboxManager
 from .toolbox import Toolbox
@@ -208,7 +209,7 @@ class Workplace(LoopThread):
             self._own.add(one.context_id)
             self._link.pid, self.info, self._ever_ready = one.pid, checked_info(one.info), True
             count = one.last.get("execution_count")
-            self.execution_count = count if isinstance(count, int) else 1
+            self.execution_count = count if is_count(count) else 1
             if self.left_behind == one.context_id:
                 self.left_behind = ""
             self._link.warm_up()
@@ -284,7 +285,7 @@ class Workplace(LoopThread):
             self._link, self.info, self._ever_ready = started.link, started.info, True
             last = await last_cell(self._toolbox, started.link.spool)
             count = last.get("execution_count")
-            self.execution_count = count if isinstance(count, int) else 1
+            self.execution_count = count if is_count(count) else 1
             started.link.warm_up()
             self._tell_ready()
 

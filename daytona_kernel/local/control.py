@@ -28,7 +28,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
         return {}
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise bad_request("the request's body is no valid JSON") from None
     if not isinstance(body, dict):
         raise bad_request("the request's body must be a JSON object")
@@ -82,7 +82,10 @@ async def list_plain(request: web.Request) -> web.Response:
     state = request.app[STATE]
     records = [sandbox.record for sandbox in state.manager if sandbox.record.state != "destroyed"]
     query = MultiDict(request.query)
-    page, limit = int(query.pop("page", "1")), int(query.pop("limit", "100"))
+    try:
+        page, limit = max(1, int(query.pop("page", "1"))), max(1, int(query.pop("limit", "100")))
+    except ValueError:
+        raise bad_request("page and limit must be numbers") from None
     matching, _ = list_sandboxes(records, query, limit=max(len(records), 1))
     part = matching[(page - 1) * limit : page * limit]
     items = [record.dto(state.toolbox_url()) for record in part]

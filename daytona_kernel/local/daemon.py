@@ -22,6 +22,8 @@ MARKER = "DAYTONA_SANDBOX_ID"
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 1.5
+COMPLAINT_BYTES = 16 * 1024
+"""The end of a daemon's log that is looked at: the sandbox can make it as long as it likes."""
 
 
 class DaemonError(Exception):
@@ -158,6 +160,9 @@ class Daemon:
         assert stdin is not None
         assert stdout is not None
         try:
+            first = await asyncio.wait_for(stdout.readline(), READY_SECONDS)
+            if first.split() == [b"here"]:  # all is mounted, and no program of the sandbox has run yet
+                self._check_mounts()
             stdin.write(json.dumps(settings).encode() + b"\n")
             await stdin.drain()
             stdin.close()
@@ -167,9 +172,20 @@ class Daemon:
         if line.split()[:1] != [b"ready"]:
             raise DaemonError(self._complaint())
 
+    def _check_mounts(self) -> None:
+        """See that what was mounted is what was meant. ``DaemonError``: it is not."""
+        for mount in self.spec.mounts:
+            if mount.identity is None or self._first_pid is None:
+                continue
+            facts = os.stat(f"/proc/{self._first_pid}/root{mount.inside}")
+            if (facts.st_dev, facts.st_ino) != mount.identity:
+                raise DaemonError(f"{mount.inside} is not the volume: a link was put in its place")
+
     def _complaint(self) -> str:
         try:
-            lines = self._log_file.read_text(errors="replace").strip().splitlines()
+            with self._log_file.open("rb") as log_file:
+                log_file.seek(max(0, log_file.seek(0, os.SEEK_END) - COMPLAINT_BYTES))
+                lines = log_file.read().decode(errors="replace").strip().splitlines()
         except OSError:
             lines = []
         detail = "; ".join(lines[-3:])[-400:] or "it said nothing"

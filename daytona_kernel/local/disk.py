@@ -44,7 +44,8 @@ class DiskWatch:
         found = []
         for sandbox in sandboxes:
             if sandbox.record.state == "started":
-                used = await asyncio.to_thread(disk_use, sandbox.files)
+                # With its log, into which its programs can write by the descriptor of their daemon.
+                used = await asyncio.to_thread(disk_use, sandbox.directory)
                 if used > sandbox.record.disk * GIB:
                     found.append((sandbox, used))
         return found

@@ -80,6 +80,7 @@ BOOT = """
 import sys
 sys.path.insert(0, {parent!r})
 sys.path.extend(p for p in {packages!r} if p not in sys.path)
+print("here", flush=True)
 import runpy
 runpy.run_module("daytona_kernel.local.toolbox", run_name="__main__", alter_sys=True)
 """
@@ -107,6 +108,8 @@ class Mount:
     source: str
     inside: str
     read_only: bool = False
+    identity: tuple[int, int] | None = None
+    """Device and inode of the directory that is meant: another sandbox may put a link in its place."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ TOKEN_QUERY = "DAYTONA_SANDBOX_AUTH_KEY"  # noqa: S105 - a parameter's name
 SKIP_WARNING = "X-Daytona-Skip-Preview-Warning"
 ACCEPTED_COOKIE = "daytona-preview-page-accepted"
 COOKIE_SECONDS = 3600
+OUR_COOKIES = "daytona-"
+JUPYTER_COOKIES = ("_xsrf", "username-", "jupyter", "_jupyter")
+"""Beginnings of the names of cookies by which Jupyter's servers know a person."""
 LABEL = re.compile(r"(\d{1,5})-([A-Za-z0-9][A-Za-z0-9-]*)\Z")
 
 
@@ -161,7 +164,7 @@ class PreviewProxy:
         bearer = request.headers.get("Authorization", "")
         key = self._state.api_key
         cookie = request.cookies.get(f"daytona-sandbox-auth-{target.name}", "")
-        self._strip_cookies(headers)
+        strip_cookies(headers, shared_host=bool(target.prefix))
         token = headers.pop(TOKEN_HEADER, "")
         if hmac.compare_digest(bearer.encode(), f"Bearer {key}".encode()):
             headers.popall("Authorization", None)
@@ -188,13 +191,6 @@ class PreviewProxy:
     def _cookie_value(self, name: str, port: int) -> str:
         return hmac.new(self._cookie_key, f"{name}:{port}".encode(), sha256).hexdigest()
 
-    def _strip_cookies(self, headers: CIMultiDict[str]) -> None:
-        """The previewed server gets its own cookies only."""
-        cookies = "; ".join(headers.popall("Cookie", []))
-        kept = [part for part in cookies.split("; ") if part and not part.startswith("daytona-")]
-        if kept:
-            headers["Cookie"] = "; ".join(kept)
-
     def _warn(self, request: web.Request, target: PreviewTarget) -> bool:
         if not self._state.options.preview_warning or target.port in RESERVED_PORTS or is_upgrade(request):
             return False
@@ -208,6 +204,19 @@ class PreviewProxy:
         if "text/html" not in request.headers.get("Accept", ""):
             return proxy_error_response(request, status, words)
         return error_page(status, words)
+
+
+def strip_cookies(headers: CIMultiDict[str], *, shared_host: bool) -> None:
+    """Leave no cookies in `headers` but those that may be the previewed server's.
+
+    `shared_host`: whether it has no host name of its own. Browsers send a host's cookies to all of its ports:
+    here come those of the Jupyter at 127.0.0.1, too.
+    """
+    others = (OUR_COOKIES, *(JUPYTER_COOKIES if shared_host else ()))
+    cookies = [part.strip() for part in ";".join(headers.popall("Cookie", [])).split(";")]
+    kept = [part for part in cookies if part and not part.lower().startswith(others)]
+    if kept:
+        headers["Cookie"] = "; ".join(kept)
 
 
 PAGE = """<!doctype html>
@@ -245,6 +254,7 @@ def accept_warning(request: web.Request) -> web.Response:
     wanted = request.query.get("redirect", "/")
     parts = urlsplit(wanted)
     local = not parts.scheme and not parts.netloc and wanted.startswith("/") and "\\" not in wanted
+    local = local and wanted.isprintable()
     response = web.Response(status=302, headers={"Location": wanted if local else "/"})
     response.set_cookie(ACCEPTED_COOKIE, "true", max_age=86400, httponly=True, samesite="Lax")
     return response

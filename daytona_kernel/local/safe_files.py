@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SafeDir:
@@ -27,7 +27,7 @@ class SafeDir:
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator[SafeDir]:
         """Open a directory of the server's own."""
-        descriptor = os.open(path, _DIRECTORY)
+        descriptor = os.open(path, DIRECTORY)
         try:
             yield cls(descriptor)
         finally:
@@ -37,12 +37,12 @@ class SafeDir:
     def below(self, name: str, mode: int = 0o755) -> Iterator[SafeDir]:
         """The directory `name` in this one, made if missing. Anything else of that name is replaced."""
         try:
-            descriptor = os.open(name, _DIRECTORY, dir_fd=self._descriptor)
+            descriptor = os.open(name, DIRECTORY, dir_fd=self._descriptor)
         except OSError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._descriptor)
             os.mkdir(name, mode, dir_fd=self._descriptor)
-            descriptor = os.open(name, _DIRECTORY, dir_fd=self._descriptor)
+            descriptor = os.open(name, DIRECTORY, dir_fd=self._descriptor)
         try:
             yield SafeDir(descriptor)
         finally:

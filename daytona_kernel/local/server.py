@@ -32,6 +32,7 @@ from .errors import ApiError, api_error_response, proxy_error_response
 from .events import EventHub
 from .housekeeping import Housekeeper, process_start
 from .isolation import choose_isolation
+from .keyring import leave_session_keyring
 from .options import ServerOptions
 from .paths import STATE_VERSION
 from .preview import PREVIEWS, PreviewProxy, target_of_host
@@ -192,6 +193,7 @@ class LocalServer:
         """
         paths = self.options.paths
         paths.create()
+        leave_session_keyring()
         self._hold(paths.held_file)
         check_state_version(paths.state_dir)
         try:

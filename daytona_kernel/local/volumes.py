@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import posixpath
@@ -17,6 +18,7 @@ from .clock import to_iso
 from .errors import ApiError, bad_request, conflict, not_found
 from .isolation import Mount
 from .records import ORGANIZATION_ID
+from .safe_files import DIRECTORY
 
 SYSTEM_TOPS = (
     *("proc", "sys", "dev", "usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "etc", "boot", "root"),
@@ -154,8 +156,9 @@ class VolumeStore:
             record = self.find(wish["volumeId"])
             record.last_used_at = now
             self._save(record)
-            source = make_subpath(self._directory / record.id / "data", wish.get("subpath", ""))
-            found.append(Mount(source, wish["mountPath"]))
+            data, subpath = self._directory / record.id / "data", wish.get("subpath", "")
+            identity = make_subpath(data, subpath)
+            found.append(Mount(str(data / subpath), wish["mountPath"], identity=identity))
         return found
 
     def _save(self, record: VolumeRecord) -> None:
@@ -165,16 +168,25 @@ class VolumeStore:
         os.replace(temporary, directory / "volume.json")
 
 
-def make_subpath(data: Path, subpath: str) -> str:
-    """The directory `subpath` below `data`, made if missing.
+def make_subpath(data: Path, subpath: str) -> tuple[int, int]:
+    """Device and inode of the directory `subpath` below `data`, made if missing.
 
     A sandbox can put links into its volume: a subpath that goes through one is refused with ``ApiError`` 400,
-    or the next mount would show a directory of the host.
+    or the next mount would show a directory of the host. Since one can come there at any time, whoever mounts
+    it compares what was mounted.
     """
-    path = data
-    for part in [part for part in subpath.split("/") if part not in ("", ".")]:
-        path = path / part
-        if path.is_symlink():
-            raise bad_request(f"subpath {subpath!r} goes through a symbolic link")
-        path.mkdir(exist_ok=True, mode=0o755)
-    return str(path)
+    current = os.open(data, DIRECTORY)
+    try:
+        for part in [part for part in subpath.split("/") if part not in ("", ".")]:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=current)
+            try:
+                below = os.open(part, DIRECTORY, dir_fd=current)
+            except OSError:
+                raise bad_request(f"subpath {subpath!r} goes through a symbolic link or a file") from None
+            os.close(current)
+            current = below
+        facts = os.fstat(current)
+    finally:
+        os.close(current)
+    return facts.st_dev, facts.st_ino

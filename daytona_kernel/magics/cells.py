@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ..errors import DaytonaKernelError
+from ..terminal import coloured
 from .host import CommandFailed, Host, Result, UsageError
 from .process import checked_environment, checked_timeout
 from .registry import Parser, command, words_of
@@ -30,7 +31,7 @@ class RemoteError(DaytonaKernelError):
 
     def __init__(self, ename: str, evalue: str, traceback: list[str]) -> None:
         super().__init__(f"{ename}: {evalue}")
-        self.ename, self.evalue, self.traceback = ename, evalue, traceback
+        self.ename, self.evalue, self.traceback = ename, evalue, [coloured(line) for line in traceback]
 
     def _render_traceback_(self, *_: Any) -> list[str]:
         """What IPython shows: the remote traceback, and where it is from."""

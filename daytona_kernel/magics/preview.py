@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..remote import run_script
 from . import jobs
@@ -139,11 +140,27 @@ def checked_expiry(text: str) -> int:
     return int(seconds)
 
 
+def checked_url(url: str) -> str:
+    """An address that a browser of this machine may be sent to, and a page of Jupyter may frame.
+
+    Raises :class:`CommandFailed` for another than a web page's: with ``javascript:`` the service would act in
+    Jupyter's page, with ``file:`` a browser would show what is on this machine.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise CommandFailed("The service named an address for the preview that is no web page's.")
+    return url
+
+
 async def signed_link(host: Host, sandbox: AsyncSandbox, port: int, expires_s: int) -> Link:
     """Make a signed link and remember it."""
     with translated(f"preview {port}"):
         answer = await sandbox.create_signed_preview_url(port, expires_s)
-    made = Link(port, answer.url, answer.token, now() + timedelta(seconds=expires_s), sandbox.id)
+    made = Link(port, checked_url(answer.url), answer.token, now() + timedelta(seconds=expires_s), sandbox.id)
     _links(host).append(made)
     return made
 
@@ -174,6 +191,7 @@ def iframe(url: str, height: int) -> str:
 async def _standard(sandbox: AsyncSandbox, port: int, *, show_token: bool) -> Result:
     with translated(f"preview {port}"):
         answer = await sandbox.get_preview_link(port)
+    checked_url(answer.url)
     value: dict[str, Any] = {"url": answer.url}
     text = f"{answer.url}\nwants the header x-daytona-preview-token"
     if show_token:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
 SHOWN_VIDEO_BYTES = 32 << 20
+VIDEOS = (".mp4", ".webm", ".mkv")
 
 
 def _record_start_arguments(parser: Parser) -> None:
@@ -93,11 +94,17 @@ async def record_download(host: Host, args: argparse.Namespace) -> Result:
     sandbox = await host.sandbox()
     recording_id = args.id or await _newest(sandbox, "completed")
     recording = await _known(sandbox, recording_id)
-    name = re.sub(r"[^\w.-]", "_", Path(str(recording.file_name)).name).lstrip(".") or "recording.mp4"
+    name = local_name(str(recording.file_name))
     target = await asyncio.to_thread(free_target, args.save or name, args.force)
     length = await _fetched(sandbox, recording_id, target)
     html = await asyncio.to_thread(_video, target) if length <= SHOWN_VIDEO_BYTES else ""
     return Result(str(target), f"Saved {target} ({size(length)})", html)
+
+
+def local_name(file_name: str) -> str:
+    """A name here for a recording: always a video's, since a ``numpy.py`` would be a program to others."""
+    plain = re.sub(r"[^\w.-]", "_", Path(file_name).name).lstrip(".")
+    return plain if plain.lower().endswith(VIDEOS) and not plain.startswith("-") else "recording.mp4"
 
 
 async def _known(sandbox: AsyncSandbox, recording_id: str) -> Any:

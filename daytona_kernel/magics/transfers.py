@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import transfer
+from ..asked import can_be_of
 from ..errors import SandboxProtocolError
 from ..remote import COMPARE, DESTINATION, MANIFEST, PRUNE, run_script
 from ..toolbox import Toolbox
@@ -269,6 +270,8 @@ def _download_items(entries: Any, sources: list[str], destination: str, outcome:
     checked: dict[Path, bool] = {}
     for path, name, length, mode, mtime in entries:
         try:
+            if not can_be_of(name, sources):
+                raise UnsafeName(f"{name!r} is not what was asked for")
             local = safe_target(folder, name, checked) if into else target
             if local in taken:
                 raise UnsafeName(f"a second file {name!r}")

@@ -35,6 +35,20 @@ def test_an_error_is_raised_here_with_the_remote_traceback(ipython: IPythonDoor)
     assert "extension.py" not in outcome.traceback
 
 
+TITLE = "\\x1b]0;title\\x07"
+
+
+def test_the_sandbox_does_not_steer_the_terminal(ipython: IPythonDoor) -> None:
+    outcome = ipython(
+        f"%%daytona\nprint('{TITLE}\\x1b[32m50%\\x1b[0m\\r100%\\x1b[6n')\n"
+        f"display({{'text/plain': '{TITLE}shown'}}, raw=True)"
+    ).ok()
+    assert outcome.stdout == "\x1b[32m50%\x1b[0m\r100%\n"
+    assert outcome.shown[0]["text/plain"] == "shown"
+    failed = ipython(f"%%daytona\nraise ValueError('{TITLE}it')")
+    assert "\x1b]" not in failed.traceback + failed.failed("RemoteError")
+
+
 def test_input_is_asked_for_here(ipython: IPythonDoor) -> None:
     outcome = ipython("%%daytona\nprint(input('name? ').upper())", answers=("ada",)).ok()
     assert outcome.stdout.endswith("ADA\n")

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daytona_kernel import supplies
 from daytona_kernel.errors import ConnectionFailed, SandboxProtocolError
 from daytona_kernel.magics import progress
 from daytona_kernel.magics.host import Bundle, Host
+from daytona_kernel.magics.recordings import local_name
 from daytona_kernel.magics.transfers import _download_items
 from daytona_kernel.toolbox import Endpoint, Toolbox
 from daytona_kernel.transfer import (
@@ -56,7 +58,7 @@ def test_a_list_with_hostile_names_gives_errors_and_no_files(tmp_path: Path) -> 
     entries = [["/sandbox/x", name, 1, 0o6777, 0.0] for name in HOSTILE] + [
         ["/sandbox/f", "ok", 1, 0o644, 0.0]
     ]
-    items = _download_items(entries, ["x"], f"{tmp_path}/", outcome)
+    items = _download_items(entries, ["x/"], f"{tmp_path}/", outcome)
     assert [item.local for item in items] == [tmp_path / "ok"]
     assert len(outcome.errors) == len(HOSTILE)
 
@@ -66,6 +68,71 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> No
     entries = [["/a/f", "f", 1, 0o644, 0.0], ["/b/f", "f", 1, 0o644, 0.0]]
     assert len(_download_items(entries, ["a/f", "b/f"], f"{tmp_path}/", outcome)) == 1
     assert "second file" in outcome.errors[0][1]
+
+
+ASKED: list[tuple[str, list[str], list[str]]] = [
+    ("plot.png", ["plot.png"], [".ssh/rc", "numpy.py", "plot.png.py", "x/plot.png", "PLOT.PNG"]),
+    ("~/run/plot.png", ["plot.png"], ["run", "~"]),
+    ("results", ["results", "results/deep/.x", "results/a"], [".results", "results2/a", "a/results"]),
+    ("results/", ["a", ".git/hooks/x"], []),
+    ("data/../results", ["results/a"], ["data/a"]),
+    ("*.csv", ["a.csv", "dir.csv/x"], [".a.csv", "a.csv.py", "a/b.csv", ".profile"]),
+    ("run/*/log?.txt", ["log1.txt"], ["log.txt", "run"]),
+    (".*rc", [".bashrc"], ["bashrc"]),
+    ("data [1]", ["data [1]/x"], ["data 2/x"]),
+    ("**", ["a", "a/.b"], [".profile"]),
+    (".", ["work/a", "work/.git/x"], [".profile", ".ssh/rc"]),
+    ("~", ["daytona/a"], [".profile"]),
+]
+
+
+@pytest.mark.parametrize(("source", "wanted", "others"), ASKED)
+def test_only_what_was_asked_for_is_written(
+    tmp_path: Path, source: str, wanted: list[str], others: list[str]
+) -> None:
+    """The list is the sandbox's: beside other files of a person, names like these are programs."""
+    outcome = Outcome()
+    entries = [[f"/sandbox/{name}", name, 1, 0o644, 0.0] for name in [*wanted, *others]]
+    items = _download_items(entries, ["no such", source], f"{tmp_path}/", outcome)
+    assert [item.local for item in items] == [tmp_path / name for name in wanted]
+    assert [path for path, _ in outcome.errors] == [f"/sandbox/{name}" for name in others]
+
+
+async def test_only_what_matches_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.png", "out/b.png", "conftest.py", "out/.ssh/rc", "model/deep/weights"]
+    taken_items: list[Item] = []
+
+    async def run_script(box: Toolbox, script: str, **request: Any) -> Any:
+        files = [[f"/home/u/{name}", name.rpartition("/")[2], 1, 0o644, 0.0] for name in names]
+        return {"files": files, "errors": []} if "sources" in request else {"path": "/home/u"}
+
+    async def download(box: Toolbox, items: list[Item], **options: Any) -> Outcome:
+        taken_items.extend(items)
+        return Outcome()
+
+    monkeypatch.setattr(supplies.remote, "run_script", run_script)
+    monkeypatch.setattr(supplies.transfer, "download", download)
+    box = Toolbox(Endpoint("http://127.0.0.1:1", {}))
+    taken = await supplies.take(box, ["*.png", "model"], tmp_path)
+    assert [item.local for item in taken_items] == [
+        tmp_path / name for name in ("a.png", "out/b.png", "model/deep/weights")
+    ]
+    assert len(taken.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("demo.mp4", "demo.mp4"),
+        ("numpy.py", "recording.mp4"),
+        ("../../.ssh/rc", "recording.mp4"),
+        (".mp4", "recording.mp4"),
+        ("-o x.mp4", "recording.mp4"),
+        ("a b.webm", "a_b.webm"),
+    ],
+)
+def test_a_recording_has_the_name_of_a_video(name: str, here: str) -> None:
+    assert local_name(name) == here
 
 
 @pytest.mark.parametrize(

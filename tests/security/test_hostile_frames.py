@@ -11,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -177,9 +178,9 @@ def test_commas_in_texts_and_tables_of_numbers_are_no_bomb() -> None:
         {"t": "display_data", "c": {"data": {"text/csv": "1,[{" * (3 * MIB) + '\\",'}}}
     ).encode()
     assert text.count(b",") + text.count(b"[") + text.count(b"{") > wire.MAX_VALUES
-    assert not wire._is_heavy(text)
-    assert not wire._is_heavy(b'{"z":[' + b"1.25," * (2 * MIB) + b"1]}")
-    assert wire._is_heavy(b'{"z":[' + b"{}," * (9 * MIB) + b"1]}")
+    assert not wire.is_heavy(text)
+    assert not wire.is_heavy(b'{"z":[' + b"1.25," * (2 * MIB) + b"1]}")
+    assert wire.is_heavy(b'{"z":[' + b"{}," * (9 * MIB) + b"1]}")
 
 
 async def test_parts_without_content_do_not_pile_up() -> None:
@@ -292,6 +293,54 @@ async def test_a_forged_invitation_leaves_nobody_waiting() -> None:
             one.feed(line(number, "aside", {}))
         assert waiting.result() is False
         one.feed(line(50, "aside_done", {"number": "0"}) + line(51, "aside_done", {"number": [1]}))
+
+
+COUNTS = [-5, True, 2**40, 10**30, "7", 1.5, [1]]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+async def test_a_forged_count_is_not_the_next_cell_s_number(count: Any) -> None:
+    """Front ends write it into the notebook, which is no valid file with such a number."""
+    async with victim() as one:
+        one.session.execution_count = 4
+        one.session._finish({"reply": {"status": "ok"}, "state": {"execution_count": count}}, one.running)
+        assert one.session.execution_count == 4
+        one.session._finish({"reply": {"status": "ok"}, "state": {"execution_count": 6}}, one.running)
+        assert one.session.execution_count == 6
+
+
+async def test_what_keeps_a_cell_from_beginning_can_be_interrupted() -> None:
+    """Code that sits in the agent's place hears of it the second time."""
+    async with victim() as one:
+        session, sent = one.session, []
+
+        class Box:
+            async def shell(self, script: str, timeout_s: int) -> tuple[int, str]:
+                sent.append(script)
+                return 0, ""
+
+        link: Any = SimpleNamespace(context_id="c")
+        box: Any = Box()
+        session._running, session._link, session._toolbox, session.info = one.running, link, box, {"pid": 7}
+        one.running.execution = one.execution
+        for _ in range(3):  # this process is not ours to interrupt
+            await session._interrupt()
+        assert sent == []
+        session._own.add("c")
+        await session._interrupt()
+        assert sent == ["kill -s INT 7"]
+        session._link = None
+
+
+async def test_messages_hold_nothing_that_programs_running_notebooks_fail_over() -> None:
+    async with victim() as one:
+        data = {"text/plain": "x"}
+        one.feed(line(0, "display_data", {"data": data, "transient": {"display_id": {"a": 1}, "b": 2}}))
+        one.feed(line(1, "display_data", {"data": data, "transient": {"display_id": "mine"}}))
+        one.feed(line(2, "comm_msg", {"comm_id": "c", "data": {}, "execution_count": "x", "status": "idle"}))
+        contents = [content for _, content in one.messages()]
+        assert [content.get("transient") for content in contents[:2]] == [{"b": 2}, {"display_id": "mine"}]
+        assert contents[2] == {"comm_id": "c", "data": {}}
 
 
 async def test_comms_reach_the_front_end_and_nothing_here() -> None:

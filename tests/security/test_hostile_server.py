@@ -17,11 +17,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from daytona_kernel import controlplane, toolbox, transfer
+from daytona_kernel import controlplane, toolbox, transfer, usage, wire
 from daytona_kernel.channel import open_channel
 from daytona_kernel.config import DaytonaSettings
 from daytona_kernel.controlplane import ControlPlane, ControlPlaneError, SandboxHandle
 from daytona_kernel.errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
+from daytona_kernel.lookback import last_cell
+from daytona_kernel.magics.host import CommandFailed
+from daytona_kernel.magics.preview import checked_url
+from daytona_kernel.remote import run_script
 from daytona_kernel.sandbox import SandboxManager
 from daytona_kernel.toolbox import Endpoint, Toolbox, ToolboxError
 from daytona_kernel.transfer import Item
@@ -186,6 +190,33 @@ async def test_any_answer_is_a_value_or_an_error_of_ours(strange: str) -> None:
                 pass
 
 
+ADDRESSES = [
+    "javascript:alert(1)//http://x",
+    "JaVaScRiPt:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "file:///etc/passwd",
+    "//x/y",
+    "/files/x.html",
+    "http:",
+    "http:///x",
+    "-http://x",
+    "http://x/ --option",
+    "http://x/\nHost: y",
+    "http://[x",
+    "",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_preview_is_a_web_page_s_address(address: str) -> None:
+    """It becomes a frame in Jupyter's page, and with --open a word of a browser's command line."""
+    with pytest.raises(CommandFailed):
+        checked_url(address)
+    assert (
+        checked_url("https://8000-abc.proxy.daytona.work/?a=b") == "https://8000-abc.proxy.daytona.work/?a=b"
+    )
+
+
 async def endless(request: web.Request) -> web.StreamResponse:
     """An answer without end."""
     response = web.StreamResponse(status=206 if "Range" in request.headers else 200)
@@ -228,6 +259,32 @@ async def test_a_compressed_bomb_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
             assert tracemalloc.get_traced_memory()[1] < 40 * MIB
         finally:
             tracemalloc.stop()
+
+
+async def test_a_bomb_of_empty_lists_is_given_up() -> None:
+    """The daemon is the sandbox's, and so is what helper scripts say in there: 13 MB, 270 as objects."""
+    bomb = b"[" + b"[]," * (wire.MAX_VALUES // 2 + 1) + b"[]]"
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/process/execute"):
+            body = b'{"exitCode": 0, "result": "\\u001e' + bomb + b'"}'
+            return web.Response(body=body, content_type="application/json")
+        return web.Response(body=bomb, content_type="application/octet-stream")
+
+    async with serving(handler) as base, clients(base) as (plane, box):
+        tracemalloc.start()
+        try:
+            assert await box.contexts() == []
+            assert await last_cell(box, "/spool") == {}
+            assert await usage.ask(box, "python", 5) == {}
+            with pytest.raises(SandboxProtocolError):
+                await run_script(box, "say(1)")
+            with pytest.raises(SandboxProtocolError):
+                await plane.get("x")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 12 * len(bomb)
 
 
 # -- files ---------------------------------------------------------------------------------------------

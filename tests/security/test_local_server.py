@@ -276,6 +276,20 @@ async def test_a_previewed_program_never_sees_the_key_or_a_token(
         assert secret not in seen
 
 
+async def test_jupyter_s_cookies_stay_with_jupyter(running: Running, sandbox: dict[str, Any]) -> None:
+    """A browser sends the cookies of 127.0.0.1 to all of its ports; a host of its own has its own ones."""
+    cookies = "username-127-0-0-1-8888=theirs; _xsrf=theirs;Jupyterhub-session-id=theirs;  own=1; ;a=b"
+    for host, path in (
+        ("127.0.0.1", f"/preview/8000-{sandbox['id']}/"),
+        (f"8000-{sandbox['id']}.localhost", "/"),
+    ):
+        headers = {"Cookie": cookies, "Host": host}
+        async with running.http.get(f"{running.base}{path}", headers=headers) as answer:
+            seen = await answer.text()
+        assert "own=1; a=b" in seen
+        assert ("theirs" in seen) is host.endswith("localhost")
+
+
 # -- malformed and slow requests -----------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from daytona_kernel.controlplane import _reason
 from daytona_kernel.errors import SandboxError
 from daytona_kernel.inventory import Entry, table
 from daytona_kernel.progress import cell_title
-from daytona_kernel.terminal import PlainFormatter, coloured, spelled, without_sequences
+from daytona_kernel.terminal import Painter, PlainFormatter, coloured, painted, spelled, without_sequences
 
 ATTACKS = [
     "\x1b]0;title\x07",
@@ -53,6 +53,37 @@ def test_no_sequence_gets_through(attack: str) -> None:
 def test_whatever_it_is_made_of(text: str) -> None:
     assert not steers(without_sequences(text))
     assert not steers(COLOUR.sub("", coloured(text)))
+
+
+PAINT = re.compile(r"\x1b\[(?:[0-9;:]*m|[0-9;]*[A-GK]|\?25[hl])|[\r\x08]")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_cell_s_output_paints_and_does_nothing_else(attack: str) -> None:
+    """Wherever it is cut: a terminal that is asked something answers as if its person typed."""
+    bar = "\x1b[?25l\x1b[1;32m#\x1b[0m\r\x1b[2K\x1b[1A50%\x08\x1b[?25h"
+    text = f"before{attack}{bar}after"
+    whole = Painter().feed(text)
+    for place in range(len(text)):
+        painter = Painter()
+        shown = painter.feed(text[:place]) + painter.feed(text[place:])
+        assert not steers(PAINT.sub("", shown)), repr(shown)
+        assert shown.startswith("before")
+    assert whole.endswith("after")
+    assert painted(bar) == bar
+
+
+def test_a_sequence_without_end_is_not_waited_for_for_ever() -> None:
+    painter = Painter()
+    assert painter.feed("a\x1b]0;") == "a"
+    assert painter.feed("x" * 10_000) == ""
+    assert painter.feed("b") == "b"
+
+
+@given(st.lists(st.text("\x1b\x07\x9b[]PX;01m\\? A\n\r\x00", max_size=6), max_size=6))
+def test_whatever_the_pieces_are(pieces: list[str]) -> None:
+    painter = Painter()
+    assert not steers(PAINT.sub("", "".join(map(painter.feed, pieces))))
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, "\n"])

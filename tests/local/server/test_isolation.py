@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from daytona_kernel.local import volumes
+from daytona_kernel.local.keyring import KEYCTL, leave_session_keyring
+from daytona_kernel.local.volumes import make_subpath
+
 from .conftest import Running, close_server, open_server
 
 pytestmark = [
@@ -25,12 +31,18 @@ pytestmark = [
 ]
 
 SECRET = "secret-of-the-host"
+ADD_KEY = KEYCTL.get(platform.machine(), 0) - 2
+"""The system call before ``request_key`` and ``keyctl``, on every machine."""
+SESSION_KEYRING = -3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """A server with bubblewrap whose own environment has a secret."""
+    """A server with bubblewrap whose own environment has a secret, and whose session's keyring, too."""
     os.environ["HOST_SECRET"] = SECRET
+    if leave_session_keyring():  # so that it is a keyring of this process alone
+        libc = ctypes.CDLL(None)
+        libc.syscall(ADD_KEY, b"user", b"name", SECRET.encode(), len(SECRET), SESSION_KEYRING)
     running = await open_server(tmp_path_factory.mktemp("local"), isolation="bubblewrap")
     yield running
     await close_server(running)
@@ -88,6 +100,48 @@ async def test_environment_of_the_host_does_not_leak(running: Running, sandbox: 
     assert SECRET not in output
     assert running.key not in output
     assert str(running.server.options.paths.state_dir) not in output
+
+
+READ_KEYS = """
+import ctypes, struct
+libc, keyctl, text = ctypes.CDLL(None), NUMBER, ctypes.create_string_buffer(1000)
+ring = libc.syscall(keyctl, 0, -3, 0)
+print("keyring", ring)
+size = libc.syscall(keyctl, 11, ring, text, 1000)
+for key in struct.unpack(f"{size // 4}i", text.raw[:size]) if size > 0 else ():
+    libc.syscall(keyctl, 11, key, text, 1000)
+    print(text.value.decode("latin-1"))
+"""
+
+
+async def test_keys_of_the_session_stay_there(running: Running, sandbox: dict[str, Any]) -> None:
+    """A process has the keyring that its parents had: not the one of whoever started the server."""
+    code = READ_KEYS.replace("NUMBER", str(ADD_KEY + 2))
+    _, output = await running.run(sandbox, f"python3 -c '{code}'")
+    if "keyring -1" in output:
+        pytest.skip("there are no keyrings here")
+    assert "keyring" in output
+    assert SECRET not in output
+
+
+async def test_a_link_that_comes_before_the_mount_shows_nothing_of_the_host(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sandbox with the volume may put it there at any time; one that is quick won every third time."""
+    (tmp_path / "note").write_text(SECRET)
+
+    def looked_at(data: Path, subpath: str) -> tuple[int, int]:
+        found = make_subpath(data, subpath)
+        (data / subpath).rename(data / "old")
+        (data / subpath).symlink_to(tmp_path)
+        return found
+
+    monkeypatch.setattr(volumes, "make_subpath", looked_at)
+    _, volume = await running.call("POST", "/volumes", {})
+    wish = {"volumeId": volume["id"], "mountPath": "/home/daytona/shared", "subpath": "part"}
+    _, made = await running.call("POST", "/sandbox", {"volumes": [wish]})
+    assert (made["state"], "is not the volume" in str(made.get("errorReason"))) == ("error", True)
+    await running.delete(made)
 
 
 async def test_processes_of_the_host_can_not_be_seen_or_signalled(

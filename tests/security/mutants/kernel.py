@@ -54,7 +54,7 @@ MUTANTS = (
     mutant(
         "memory: JSON whose objects take 20 times its size",
         "wire.py",
-        "        if _is_heavy(text):\n",
+        "        if is_heavy(text):\n",
         "        if False:\n",
         FRAMES + "test_a_bomb_of_empty_lists_is_defused",
     ),
@@ -75,7 +75,7 @@ MUTANTS = (
     mutant(
         "memory: all of it in a whole kernel",
         "wire.py",
-        "        if _is_heavy(text):\n",
+        "        if is_heavy(text):\n",
         "        if False:\n",
         CELL + "test_bombs_do_not_fill_the_kernel",
     ),
@@ -182,7 +182,7 @@ MUTANTS = (
     mutant(
         "terminal, log: control sequences",
         "terminal.py",
-        'return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)',
+        'return control.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)',
         "return text",
         TERMINAL + "test_no_sequence_gets_through",
         TERMINAL + "test_logs_and_errors_that_quote_the_sandbox_are_plain",
@@ -190,7 +190,7 @@ MUTANTS = (
     mutant(
         "terminal, log: control sequences",
         "terminal.py",
-        "        if _COLOUR.match(match[0]):\n",
+        "        if allowed.match(match[0]):\n",
         "        if True:\n",
         TERMINAL + "test_no_sequence_gets_through",
     ),

@@ -136,8 +136,8 @@ MUTANTS = (
     mutant(
         "key, tokens: headers, cookies, queries",
         "local/preview.py",
-        'if part and not part.startswith("daytona-")]',
-        "if part]",
+        "    others = (OUR_COOKIES, ",
+        "    others = ('no such', ",
         SEEN,
     ),
     mutant(
@@ -267,8 +267,8 @@ MUTANTS = (
     mutant(
         "your files: links left for the server to follow",
         "local/safe_files.py",
-        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
-        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        "DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
         INSIDE + "test_links_left_behind_do_not_lead_the_server_out",
     ),
     mutant(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import kernel, secrets, server
+from . import bridge, kernel, secrets, server
 from .model import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*kernel.MUTANTS, *secrets.MUTANTS, *server.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (*kernel.MUTANTS, *bridge.MUTANTS, *secrets.MUTANTS, *server.MUTANTS)
 
 
 def label(one: Mutant) -> str:
