@@ -10,7 +10,6 @@ failed), 2 wrong usage, 3 a sandbox or a kernel failed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from . import runcommand, sandboxwords
 from .outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from .steady import discard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,17 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return EXIT_USAGE
+    code = EXIT_OK
     try:
-        if words[0] == "local":
-            return _run_local(args)
-        return int(args.run(args))
+        code = _run_local(args) if words[0] == "local" else int(args.run(args))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe (`| head`) went away. The interpreter flushes stdout once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        discard(sys.stdout)
+        return code
 
 
 def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:

@@ -36,6 +36,8 @@ _ON_SHUTDOWN = ("auto", "stop", "delete", "keep")
 _TRUST = ("full", "isolated")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _BACKENDS = ("auto", "daytona", "local")
+CREDENTIALS = ("DAYTONA_API_KEY", "DAYTONA_JWT_TOKEN", "DAYTONA_ORGANIZATION_ID", "DAYTONA_TARGET")
+"""What a file ``.env`` may say of an account; the first two are what opens it."""
 
 
 def parse_duration_s(text: object) -> float:
@@ -193,6 +195,8 @@ class DaytonaSettings(LoggingConfigurable):
     )
 
     def __init__(self, **kwargs: Any) -> None:
+        self.env_folder = ""
+        """Where ``.env`` files are looked for; empty: the working directory."""
         self._problems: list[str] = []
         super().__init__(**kwargs)
 
@@ -344,8 +348,12 @@ class DaytonaSettings(LoggingConfigurable):
     def has_credentials(self) -> bool:
         """Whether a key or token for the service is set anywhere the SDK would look."""
         return bool(
-            self.api_key or find_credential("DAYTONA_API_KEY") or find_credential("DAYTONA_JWT_TOKEN")
+            self.api_key or self.credential("DAYTONA_API_KEY") or self.credential("DAYTONA_JWT_TOKEN")
         )
+
+    def credential(self, name: str) -> str:
+        """A ``DAYTONA_*`` credential as :func:`find_credential` finds it."""
+        return find_credential(name, self.env_folder)
 
     @property
     def is_local(self) -> bool:
@@ -353,11 +361,11 @@ class DaytonaSettings(LoggingConfigurable):
         return self.backend == "local" or (self.backend == "auto" and not self.has_credentials)
 
 
-def find_credential(name: str) -> str:
+def find_credential(name: str, folder: str = "") -> str:
     """A ``DAYTONA_*`` credential from the environment, ``.env.local`` or ``.env``, in the SDK's order."""
     if os.environ.get(name):
         return os.environ[name]
-    for path in (".env.local", ".env"):
+    for path in (os.path.join(folder, ".env.local"), os.path.join(folder, ".env")):
         if os.path.isfile(path):
             from dotenv import dotenv_values
 

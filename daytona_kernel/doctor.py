@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from .account import user_settings
 from .config import DaytonaSettings, find_credential
 from .controlplane import DEFAULT_API_URL
 from .errors import DaytonaKernelError
@@ -114,11 +116,12 @@ def check_kernelspec() -> Iterator[Finding]:
 
 def check_service() -> Iterator[Finding]:
     """Which service notebooks started here would use, and why."""
-    settings = DaytonaSettings()
     try:
+        settings = user_settings()
         settings.check()
     except DaytonaKernelError as exc:
         yield Finding(BAD, str(exc))
+        settings = _settings()
     if settings.is_local:
         reason = "as the setting 'backend' says" if settings.backend == "local" else "no credentials are set"
         yield Finding(OK, f"notebooks run in the embedded local server ({reason})", _CREDENTIALS_ADVICE)
@@ -132,6 +135,14 @@ def check_service() -> Iterator[Finding]:
             "the setting 'backend' asks for the service, but there are no credentials",
             _CREDENTIALS_ADVICE,
         )
+
+
+def _settings(**given: Any) -> DaytonaSettings:
+    """What notebooks started here would have; without the configuration file if that can not be used."""
+    try:
+        return user_settings(**given)
+    except DaytonaKernelError:
+        return DaytonaSettings(**given)
 
 
 _CREDENTIALS_ADVICE = "to use an account: export DAYTONA_API_KEY=..., or put it into .env beside the notebook"
@@ -162,7 +173,7 @@ def check_proxy() -> Iterator[Finding]:
     spared = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     hosts = {word.strip() for word in spared.split(",")}
     text = f"connections go through a proxy: {', '.join(shown)}"
-    if DaytonaSettings().is_local and not hosts & {"*", "127.0.0.1"}:
+    if _settings().is_local and not hosts & {"*", "127.0.0.1"}:
         yield Finding(
             NOTE,
             f"{text}; the local server must be reached without",
@@ -178,7 +189,7 @@ def check_netrc() -> Iterator[Finding]:
     aiohttp, as the SDK 0.226 uses it, takes a password of that file for every call that has a key already,
     and then refuses to send both.
     """
-    settings = DaytonaSettings()
+    settings = _settings()
     if settings.is_local:
         return
     name = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
@@ -204,7 +215,7 @@ def _without_password(address: str) -> str:
 
 def check_endpoint() -> Iterator[Finding]:
     """Whether the service's address is one, its name is known (DNS), and its clock agrees with ours."""
-    settings = DaytonaSettings()
+    settings = _settings()
     if settings.is_local:
         return
     url = settings.api_url or os.environ.get("DAYTONA_API_URL") or DEFAULT_API_URL
@@ -297,7 +308,7 @@ async def _time_a_sandbox() -> tuple[float, float, str]:
     from .sandbox import SandboxManager
     from .toolbox import Toolbox
 
-    settings = DaytonaSettings(headless=True, sandbox="", on_shutdown="delete")
+    settings = _settings(headless=True, sandbox="", on_shutdown="delete")
     manager = SandboxManager(settings)
     began = time.perf_counter()
     try:
@@ -328,7 +339,7 @@ async def _count_sandboxes() -> tuple[int, str]:
     from .inventory import find
     from .sandbox import SandboxManager
 
-    manager = SandboxManager(DaytonaSettings())
+    manager = SandboxManager(_settings())
     try:
         client = await manager.client()
         entries = await find(client, everything=False)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .config import DaytonaSettings
+from .account import user_settings
 from .errors import DaytonaKernelError
 from .labels import LABEL, LABEL_HOST, LABEL_NOTEBOOK, host_label
 from .sandbox import SandboxManager
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    manager = SandboxManager(DaytonaSettings())
+    manager = SandboxManager(user_settings())
     try:
         if args.prune:
             gone = await prune(manager)

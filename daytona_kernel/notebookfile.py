@@ -47,6 +47,15 @@ def read(path: Path) -> NotebookNode:
     return notebook
 
 
+def language(notebook: NotebookNode) -> str:
+    """The programming language that *notebook* says it is in, in lower case or not; empty if it does not."""
+    for part, name in (("kernelspec", "language"), ("language_info", "name")):
+        found = notebook.metadata.get(part, {}).get(name)
+        if isinstance(found, str) and found:
+            return found
+    return ""
+
+
 def write(notebook: NotebookNode, path: Path) -> None:
     """Replace *path* by *notebook* in one step: a reader sees the old file or the new one, never a part.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from . import kernelstate
+from .account import account_folder, account_variables, kernel_settings
 from .errors import DaytonaKernelError
 from .outcome import (
     EXIT_CELL_FAILED,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
 
+    from .config import DaytonaSettings
     from .notebookclient import RecordingClient
 
 # The kernel reads these (daytona_kernel/config.py).
@@ -66,6 +68,8 @@ class NotebookOptions:
     """Patterns of files in the sandbox that are wanted afterwards, also of a notebook that failed."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of the kernel (not of the sandbox), besides those of this process."""
+    account: Path | None = None
+    """The folder whose ``.env`` has the credentials; without one, where the notebook is, or else here."""
     keep_failed: bool = False
     quiet: bool = False
     """Whether what the kernel logs is shown only where the run fails: several at once would mix it."""
@@ -104,12 +108,14 @@ class NotebookRun:
         notebook: NotebookNode,
         options: NotebookOptions,
         progress: Progress,
-        keep: Callable[[str], Awaitable[str]] | None = None,
+        keep: Callable[[DaytonaSettings], Awaitable[str]] | None = None,
     ) -> None:
-        """*keep* sees to it that the sandbox of an id stays when the kernel is gone; it gives its name."""
+        """*keep* sees to it that the sandbox of settings stays when the kernel is gone; it gives its name."""
         self.facts = Facts()
         self._job = job
         self._options = options
+        self._folder = job.notebook.resolve().parent
+        self._account = options.account or account_folder([self._folder, Path.cwd()])
         self._notebook = notebook
         self._progress = progress
         self._keep = keep
@@ -255,7 +261,7 @@ class NotebookRun:
         sandbox = str(self._kernel_state().get("sandbox_id") or "")
         if not sandbox:
             raise SuppliesError("the kernel has no sandbox to upload to")
-        async with workroom(sandbox) as toolbox:
+        async with workroom(self._settings(sandbox)) as toolbox:
             self.facts.uploaded_bytes = await bring(toolbox, self._options.uploads)
         self.facts.uploaded_files = len(self._options.uploads)
 
@@ -279,7 +285,7 @@ class NotebookRun:
                 self.facts.notes.append(f"nothing was collected: {exc}")
         if outcome.code and self._options.keep_failed and self._keep is not None:
             try:
-                self.facts.sandbox = await self._keep(sandbox)
+                self.facts.sandbox = await self._keep(self._settings(sandbox))
                 self.facts.kept = True
             except DaytonaKernelError as exc:
                 self.facts.notes.append(f"the sandbox could not be kept: {exc}")
@@ -298,7 +304,7 @@ class NotebookRun:
         return self._reason is not None
 
     async def _take(self, sandbox: str) -> None:
-        async with workroom(sandbox) as toolbox:
+        async with workroom(self._settings(sandbox)) as toolbox:
             taken: Taken = await take(toolbox, self._options.collect, self._job.files)
         self.facts.collected = taken.files
         self.facts.notes += [f"not collected: {problem}" for problem in taken.problems]
@@ -332,17 +338,33 @@ class NotebookRun:
         if self._options.quiet:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the kernel has ended
             settings["stderr"] = self._log
-        folder = self._job.notebook.resolve().parent
-        await self._manager.start_kernel(cwd=str(folder), **settings)
+        spec = self._manager.kernel_spec
+        if spec is not None:
+            # What was asked for counts more than what the kernelspec brings along, which Jupyter puts above.
+            spec.env = {name: value for name, value in spec.env.items() if name not in self._variables()}
+        await self._manager.start_kernel(cwd=str(self._folder), **settings)
         await self._client.async_start_new_kernel_client()
 
     def _kernel_environment(self) -> dict[str, str]:
-        env = {**os.environ, **self._options.environment, HEADLESS_VARIABLE: "1"}
+        env = {**os.environ, **self._variables()}
         # Set when this runs in a terminal or cell of JupyterLab, and then names another notebook.
         env.pop("JPY_SESSION_NAME", None)
-        if self._options.sandbox:
-            env[SANDBOX_VARIABLE] = self._options.sandbox
         return env
+
+    def _variables(self) -> dict[str, str]:
+        """The kernel's variables, besides those of this process."""
+        found = {**self._options.environment, HEADLESS_VARIABLE: "1"}
+        if self._options.sandbox:
+            found[SANDBOX_VARIABLE] = self._options.sandbox
+        if self._account is not None and self._account != self._folder:
+            found |= account_variables(self._account)
+        return found
+
+    def _settings(self, sandbox: str) -> DaytonaSettings:
+        """Settings for what is done beside the kernel: its service and account, and its sandbox."""
+        spec = self._manager.kernel_spec if self._manager is not None else None
+        variables = {**(spec.env if spec is not None else {}), **self._options.environment}
+        return kernel_settings(variables, self._account or self._folder, sandbox=sandbox)
 
     def _on_cell_execute(self, cell: NotebookNode, cell_index: int) -> None:
         self._number += 1

@@ -62,6 +62,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--collect",
         action="append",
+        type=_pattern,
         default=[],
         metavar="PATTERN",
         help="download these files of the sandbox in the end, to NAME.files beside the result",
@@ -69,6 +70,13 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--junit", metavar="FILE", type=Path, help="write a report for CI systems (JUnit XML)")
     group.add_argument("--json", metavar="FILE", type=Path, help="write a summary as JSON; - for stdout")
     group.add_argument("--no-progress", action="store_true", help="show nothing but failures")
+
+
+def _pattern(text: str) -> str:
+    """Argparse type: a pattern of files. A shell variable that is not set must not mean all there are."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a pattern is expected; '*' stands for all files")
+    return text
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import signal
 import sys
 import time
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import notebookfile, parameters, reports
+from .account import account_folder, kernel_settings
 from .board import Board, make_board
 from .errors import DaytonaKernelError
 from .notebookrun import NotebookOptions, NotebookRun, heeded_signals
 from .outcome import (
-    EXIT_CELL_FAILED,
     EXIT_INFRASTRUCTURE,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -35,11 +36,15 @@ from .progress import format_duration, readable_traceback
 from .reports import Report
 from .selection import Job, SelectionError, select
 from .sharing import SharedSandbox, keep, sweep
+from .steady import discard, steady_stderr
 from .supplies import SuppliesError, files_beside, files_to_upload, parse_upload
 from .terminal import spelled
 
 if TYPE_CHECKING:
+    from jupyter_client.kernelspec import KernelSpec
     from nbformat import NotebookNode
+
+    from .config import DaytonaSettings
 
 _REFRESH_SECONDS = 1.0
 _RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0)
@@ -79,6 +84,11 @@ def run_notebooks(options: RunOptions) -> int:
     kernel died, or a sandbox failed, and no notebook failed by itself. 130 (143): stopped by Ctrl-C
     (SIGTERM). The outputs so far are in the results in every case but 2.
     """
+    with steady_stderr():
+        return _run_notebooks(options)
+
+
+def _run_notebooks(options: RunOptions) -> int:
     try:
         jobs = select(
             options.notebooks,
@@ -86,9 +96,9 @@ def run_notebooks(options: RunOptions) -> int:
             output_dir=options.output_dir,
             inplace=options.inplace,
         )
-        _check(options)
+        language = _check(options)
         books = {job: notebookfile.read(job.notebook) for job in jobs}
-        notes = _prepare(options, jobs, books)
+        notes = _prepare(options, jobs, books, language)
         each = _with_files(options, jobs)
     except (SelectionError, SuppliesError, notebookfile.NotebookFileError, _UsageError) as exc:
         print(exc, file=sys.stderr)
@@ -106,19 +116,12 @@ def run_notebooks(options: RunOptions) -> int:
     return _write_reports(options, results, code, began, seconds)
 
 
-def _check(options: RunOptions) -> None:
-    """Refuse what can not be, before anything is started."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
+def _check(options: RunOptions) -> str:
+    """Refuse what can not be, before anything is started. The kernel's language."""
     from .kernelspecs import is_ours
 
-    manager = KernelSpecManager()
     kernel = options.each.kernel
-    try:
-        spec = manager.get_kernel_spec(kernel)
-    except NoSuchKernel:
-        known = ", ".join(sorted(manager.find_kernel_specs())) or "none"
-        raise _UsageError(f"there is no kernel {kernel!r} here (known: {known})") from None
+    spec = _spec(kernel)
     ours = is_ours(Path(spec.resource_dir))
     wanted = {
         "--upload": options.uploads,
@@ -133,20 +136,40 @@ def _check(options: RunOptions) -> None:
     if options.share and options.each.sandbox:
         raise _UsageError("--sandbox names the sandbox that all share already: leave --share out")
     for path in (options.junit, options.json):
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is not None and not os.path.isdir(path.absolute().parent):
             raise _UsageError(f"there is no folder {path.parent} to save {path.name} in")
+        if path is not None and os.path.isdir(path):
+            raise _UsageError(f"{path} is a folder; name the file for the report")
+    return spec.language
+
+
+def _spec(kernel: str) -> KernelSpec:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    manager = KernelSpecManager()
+    try:
+        found: KernelSpec = manager.get_kernel_spec(kernel)
+    except NoSuchKernel:
+        known = ", ".join(sorted(manager.find_kernel_specs())) or "none"
+        raise _UsageError(f"there is no kernel {kernel!r} here (known: {known})") from None
+    return found
 
 
 def _prepare(
-    options: RunOptions, jobs: Sequence[Job], books: dict[Job, NotebookNode]
+    options: RunOptions, jobs: Sequence[Job], books: dict[Job, NotebookNode], language: str
 ) -> dict[Job, list[str]]:
     """Set the parameters, try whether results can be written; what the user should know of each."""
     notes: dict[Job, list[str]] = {}
     for job in jobs:
+        other = notebookfile.language(books[job])
+        if other and language and other.casefold() != language.casefold():
+            kernel = options.each.kernel
+            notes[job] = [f"the notebook says that it is in {other}; the kernel {kernel!r} runs {language}"]
         unknown = parameters.inject(books[job], options.parameters)
         if unknown:
-            notes[job] = [f"parameters that the notebook does not have: {', '.join(unknown)}"]
-            print(f"{job.name}: {notes[job][0]}", file=sys.stderr)
+            found = f"parameters that the notebook does not have: {', '.join(unknown)}"
+            notes[job] = [*notes.get(job, []), found]
+            _say(f"{job.name}: {found}")
         if not job.target.exists():
             notebookfile.write(books[job], job.target)
             if len(jobs) > 1:  # others run before it; a result that is not there yet should not be seen
@@ -156,15 +179,20 @@ def _prepare(
 
 def _with_files(options: RunOptions, jobs: Sequence[Job]) -> dict[Job, NotebookOptions]:
     """The options of each notebook, with the files it is to have."""
-    named = files_to_upload([parse_upload(word) for word in options.uploads])
+    named = files_to_upload([parse_upload(word) for word in options.uploads], _say)
     each = {}
     for job in jobs:
         files = [] if options.share else list(named)
         if options.beside:
             folders = (options.output_dir,) if options.output_dir is not None else ()
             files = [*files_beside(job.notebook, [*folders, job.target]), *files]
+            files = [*{where: (path, where) for path, where in files}.values()]  # what is named counts more
         each[job] = replace(options.each, uploads=files, quiet=len(jobs) > 1)
     return each
+
+
+def _say(text: str) -> None:
+    print(spelled(text), file=sys.stderr)
 
 
 class _Run:
@@ -213,7 +241,10 @@ class _Run:
 
     async def _share(self, each: dict[Job, NotebookOptions]) -> dict[Job, NotebookOptions]:
         """Make the one sandbox for all, with the files for all. Raises errors of our tree."""
-        self._shared = SharedSandbox(self._options.each.environment)
+        folders = [Path.cwd(), *(job.notebook.resolve().parent for job in each)]
+        account = account_folder(folders) or Path.cwd()
+        variables = {**_spec(self._options.each.kernel).env, **self._options.each.environment}
+        self._shared = SharedSandbox(kernel_settings(variables, account, headless=True, sandbox=""))
         files = files_to_upload([parse_upload(word) for word in self._options.uploads])
         making = asyncio.ensure_future(self._shared.begin(files))
         stopped = asyncio.ensure_future(self._stopped.wait())
@@ -225,7 +256,10 @@ class _Run:
                 await making
             return each
         name = await making
-        return {job: replace(options, sandbox=name, keep_failed=False) for job, options in each.items()}
+        return {
+            job: replace(options, sandbox=name, account=account, keep_failed=False)
+            for job, options in each.items()
+        }
 
     async def _work(
         self,
@@ -276,7 +310,10 @@ class _Run:
         try:
             notebookfile.write(book, job.target)
         except notebookfile.NotebookFileError as exc:
-            return Outcome(outcome.code or EXIT_CELL_FAILED, str(exc))
+            if not outcome.code:
+                return Outcome(EXIT_INFRASTRUCTURE, str(exc))
+            if str(exc) != outcome.message:
+                report.facts.notes.append(str(exc))
         return outcome
 
     async def _tick(self) -> None:
@@ -297,7 +334,7 @@ class _Run:
             run.stop(EXIT_INTERRUPTED if code < EXIT_INTERRUPTED - 2 else code, word)
 
 
-def _keeper(options: NotebookOptions) -> Callable[[str], Awaitable[str]] | None:
+def _keeper(options: NotebookOptions) -> Callable[[DaytonaSettings], Awaitable[str]] | None:
     return keep if options.keep_failed and not options.sandbox else None
 
 
@@ -381,6 +418,8 @@ def _write_reports(
         if options.json is not None:
             found = reports.summary(results, code=code, began=began, seconds=seconds)
             reports.write_json(options.json, found)
+    except BrokenPipeError:
+        discard(sys.stdout)  # nobody reads the summary any more
     except OSError as exc:
         print(f"cannot write the report: {exc}", file=sys.stderr)
         return code or EXIT_INFRASTRUCTURE

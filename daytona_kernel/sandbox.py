@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .config import DaytonaSettings, find_credential
+from .config import DaytonaSettings
 from .controlplane import STARTED, ControlPlane, SandboxHandle
 from .errors import (
     DaytonaKernelError,
@@ -313,7 +313,7 @@ class SandboxManager:
             "name": f"nb-{uuid.uuid4().hex[:12]}",
             "labels": labels,
             "env": {str(k): str(v) for k, v in settings.env_vars.items()},
-            "target": settings.target or find_credential("DAYTONA_TARGET") or None,
+            "target": settings.target or settings.credential("DAYTONA_TARGET") or None,
             "networkBlockAll": settings.network_block_all or None,
             "autoStopInterval": _minutes(settings.auto_stop),
             # An ephemeral sandbox is one that is deleted as soon as it stops.

@@ -37,9 +37,14 @@ def select(
 
     In a folder and for a pattern, results of earlier runs (``*.out.ipynb``) and what is below hidden folders
     are left out. *output* is for one notebook only. Raises :exc:`SelectionError` if a word names nothing, if
-    two results would be the same file, or if a folder for results is missing.
+    two results would be the same file, if a result would be written over another notebook of the run, or if a
+    folder for results is missing.
     """
     found = list(_unique(words, output_dir))
+    if not found:
+        raise SelectionError(
+            f"all notebooks that were found are in {output_dir}, the folder for results; name another one"
+        )
     if output is not None and len(found) != 1:
         raise SelectionError(f"-o names one file, but there are {len(found)} notebooks; use --output-dir")
     shared = _common([path for path, below in found if below is None])
@@ -54,7 +59,7 @@ def select(
         else:
             target = path.with_name(path.stem + _RESULT)
         jobs.append(Job(path, target, _shown(path)))
-    _check(jobs, make_folders=output_dir is not None)
+    _check(jobs, make_folders=output_dir is not None, inplace=inplace)
     return jobs
 
 
@@ -76,10 +81,16 @@ def _unique(words: Sequence[str], output_dir: Path | None) -> Iterator[tuple[Pat
 
 def _expand(word: str) -> list[tuple[Path, Path | None]]:
     path = Path(word)
-    if path.is_file():
+    if not word:  # a shell variable that is not set, which must not mean all that is here
+        raise SelectionError("there is no notebook ''")
+    try:
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except OSError as exc:  # no right to look there, a name that is too long
+        raise SelectionError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    if is_file:
         return [(path, None)]
-    if path.is_dir():
-        base, found = path, _listed(str(path / "**" / "*.ipynb"))
+    if is_dir:
+        base, found = path, _listed(str(Path(glob.escape(word), "**", "*.ipynb")))
         if not found:
             raise SelectionError(f"there are no notebooks in {path}")
         return [(one, base) for one in found]
@@ -97,7 +108,7 @@ def _listed(pattern: str) -> list[Path]:
     return [
         path
         for path in paths
-        if path.is_file()
+        if os.path.isfile(path)
         and path.suffix == ".ipynb"
         and not path.name.endswith(_RESULT)
         and not _SKIPPED_FOLDERS & set(path.parts)
@@ -128,13 +139,22 @@ def _stem(name: str) -> str:
     return name[: -len(_RESULT)] if name.endswith(_RESULT) else Path(name).stem
 
 
-def _check(jobs: list[Job], *, make_folders: bool) -> None:
+def _check(jobs: list[Job], *, make_folders: bool, inplace: bool) -> None:
     taken: dict[Path, Path] = {}
+    sources = {} if inplace else {job.notebook.resolve(): job for job in jobs}
     for job in jobs:
         other = taken.setdefault(job.target.absolute(), job.notebook)
         if other is not job.notebook:
             raise SelectionError(f"the results of {other} and {job.notebook} would both be {job.target}")
-        if not make_folders and not job.target.parent.is_dir():
+        source = sources.get(job.target.resolve())
+        if source is not None and (source is not job or make_folders):
+            raise SelectionError(
+                f"the result of {job.notebook} would replace the notebook {source.notebook}; "
+                "name another folder, or use --inplace"
+            )
+        if os.path.isdir(job.target):
+            raise SelectionError(f"{job.target} is a folder; use --output-dir to save in it")
+        if not make_folders and not os.path.isdir(job.target.parent):
             raise SelectionError(f"there is no folder {job.target.parent} to save in")
     if make_folders:
         for folder in {job.target.parent for job in jobs}:

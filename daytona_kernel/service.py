@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import DaytonaSettings, find_credential
+from .config import DaytonaSettings
 from .controlplane import ControlPlane
 from .errors import ConnectionFailed, CredentialsError
 
@@ -23,6 +23,8 @@ class Service:
     api_url: str
     api_key: str
     local: bool
+    jwt_token: str = ""
+    organization_id: str = ""
 
     def __repr__(self) -> str:
         return f"Service({self.api_url!r}, local={self.local})"
@@ -39,8 +41,9 @@ async def find_service(settings: DaytonaSettings) -> Service:
         raise CredentialsError("There are no credentials for Daytona's service.")
     # From the process's environment only: a notebook's folder must not say where the key goes.
     api_url = os.environ.get("DAYTONA_API_URL", "") or os.environ.get("DAYTONA_SERVER_URL", "")
-    key = settings.api_key or find_credential("DAYTONA_API_KEY")
-    return Service(settings.api_url or api_url, key, False)
+    key = settings.api_key or settings.credential("DAYTONA_API_KEY")
+    token, organization = map(settings.credential, ("DAYTONA_JWT_TOKEN", "DAYTONA_ORGANIZATION_ID"))
+    return Service(settings.api_url or api_url, key, False, token, organization)
 
 
 def _local_service() -> Service:
@@ -60,13 +63,12 @@ def open_plane(service: Service) -> ControlPlane:
     """Its control plane, without the SDK. Raises :class:`CredentialsError` for half a credential."""
     if service.api_key:
         return ControlPlane(service.api_url, service.api_key)
-    organization_id = find_credential("DAYTONA_ORGANIZATION_ID")
-    if not organization_id:
+    if not service.organization_id:
         raise CredentialsError(
             "DAYTONA_JWT_TOKEN is set without DAYTONA_ORGANIZATION_ID.",
             hint="Set both, or DAYTONA_API_KEY.",
         )
-    return ControlPlane(service.api_url, find_credential("DAYTONA_JWT_TOKEN"), organization_id)
+    return ControlPlane(service.api_url, service.jwt_token, service.organization_id)
 
 
 def make_client(service: Service, settings: DaytonaSettings) -> AsyncDaytona:

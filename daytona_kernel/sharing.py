@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .config import DaytonaSettings
+from .account import user_settings
 from .controlplane import ControlPlaneError
 from .errors import DaytonaKernelError
 from .labels import LABEL, LABEL_HOST, LABEL_OWNER, host_label, owner_has_ended
@@ -17,6 +15,7 @@ from .toolbox import Toolbox
 from .translation import Translated
 
 if TYPE_CHECKING:
+    from .config import DaytonaSettings
     from .controlplane import SandboxHandle
 
 KEPT_MINUTES = 7 * 24 * 60
@@ -26,10 +25,9 @@ KEPT_MINUTES = 7 * 24 * 60
 class SharedSandbox:
     """One sandbox for several notebooks. Ephemeral, and its owner is this process."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        with _environment(variables):
-            settings = DaytonaSettings(headless=True)
-            settings.check()
+    def __init__(self, settings: DaytonaSettings) -> None:
+        """Raises :exc:`ConfigurationError` for *settings* that can not go together."""
+        settings.check()
         self._manager = SandboxManager(settings)
 
     async def begin(self, files: Sequence[Found]) -> str:
@@ -58,9 +56,11 @@ class SharedSandbox:
             await self._manager.close()
 
 
-async def keep(sandbox_id: str) -> str:
-    """See to it that a run's sandbox stays without its owner; its name. Raises errors of our tree."""
-    manager = SandboxManager(DaytonaSettings(sandbox=sandbox_id))
+async def keep(settings: DaytonaSettings) -> str:
+    """See to it that the run's sandbox that *settings* name stays without its owner; its name. Raises errors
+    of our tree.
+    """
+    manager = SandboxManager(settings)
     try:
         sandbox = await manager.acquire()
         with Translated():
@@ -81,7 +81,10 @@ async def sweep() -> list[str]:
     They would go by themselves: ephemeral sandboxes are deleted when they stop, and they stop when they are
     idle. The local server notices dead owners itself. Raises nothing: this is a courtesy.
     """
-    settings = DaytonaSettings()
+    try:
+        settings = user_settings()
+    except DaytonaKernelError:
+        return []
     if settings.is_local:
         return []
     manager = SandboxManager(settings)
@@ -119,18 +122,3 @@ def is_left_behind(labels: Mapping[str, str], state: str) -> bool:
     if state in ("destroyed", "destroying"):
         return False
     return state == "build_failed" or owner_has_ended(owner)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Read settings as a kernel with these variables would."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from . import remote, transfer
-from .asked import can_be_below
 
 if TYPE_CHECKING:
+    from .config import DaytonaSettings
     from .toolbox import Toolbox
 
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
@@ -67,18 +67,25 @@ def parse_upload(word: str) -> Upload:
     return Upload(local, where)
 
 
-def files_to_upload(uploads: Iterable[Upload]) -> list[Found]:
-    """All files that *uploads* name. Raises :exc:`SuppliesError` for what can not be read or is no file."""
+def files_to_upload(uploads: Iterable[Upload], tell: Callable[[str], object] = lambda _: None) -> list[Found]:
+    """All files that *uploads* name. Raises :exc:`SuppliesError` for what can not be read or is no file.
+
+    What lies in a folder and can not be sent (pipes, links to nothing or to other folders) is left out, and
+    *tell* hears of it.
+    """
     found: list[Found] = []
     for upload in uploads:
         if upload.local.is_dir():
             base = upload.remote.rstrip("/")
-            found += [(path, f"{base}/{name}" if base else name) for path, name in _walk(upload.local)]
-        else:
+            for path, name in _walk(upload.local, tell=tell):
+                if os.path.isfile(path):
+                    found.append((path, f"{base}/{name}" if base else name))
+                else:
+                    tell(f"{path} is not uploaded: {'a broken link' if path.is_symlink() else 'no file'}")
+        elif os.path.isfile(upload.local):
             found.append((upload.local, upload.remote))
-    for path, _ in found:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SuppliesError(f"{path} can not be uploaded: it is not a regular file")
+        else:
+            raise SuppliesError(f"{upload.local} can not be uploaded: it is not a regular file")
     return found
 
 
@@ -103,9 +110,16 @@ def files_beside(notebook: Path, results: Iterable[Path] = ()) -> list[Found]:
 
 
 def _walk(
-    top: Path, skipped: set[Path] | frozenset[Path] = frozenset(), *, tidy: bool = False
+    top: Path,
+    skipped: set[Path] | frozenset[Path] = frozenset(),
+    *,
+    tidy: bool = False,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Found]:
-    """Yield the files below *top* and their names from there, sorted; *tidy* as :func:`files_beside` says."""
+    """Yield the files below *top* and their names from there, sorted; *tidy* as :func:`files_beside` says.
+
+    Links to folders are not followed, since they may lead round in a circle; *tell* hears of them.
+    """
 
     def refuse(exc: OSError) -> None:
         raise SuppliesError(f"{exc.filename} can not be uploaded: {exc.strerror}")
@@ -115,6 +129,9 @@ def _walk(
         folders.sort()
         if tidy:
             folders[:] = [one for one in folders if _is_wanted(here / one, skipped)]
+        for one in folders:
+            if (here / one).is_symlink():
+                tell(f"{here / one} is not uploaded: a link to a folder; name it with --upload")
         for name in sorted(names):
             path = here / name
             if not tidy or (_is_wanted(path, skipped) and path.is_file()):
@@ -131,13 +148,12 @@ def _is_wanted(path: Path, skipped: set[Path] | frozenset[Path]) -> bool:
 
 
 @asynccontextmanager
-async def workroom(sandbox_id: str) -> AsyncIterator[Toolbox]:
-    """Give the toolbox of a sandbox that runs already. Raises errors of our tree."""
-    from .config import DaytonaSettings
+async def workroom(settings: DaytonaSettings) -> AsyncIterator[Toolbox]:
+    """Give the toolbox of the sandbox that *settings* name, which runs. Raises errors of our tree."""
     from .sandbox import SandboxManager
     from .toolbox import Toolbox
 
-    manager = SandboxManager(DaytonaSettings(sandbox=sandbox_id))
+    manager = SandboxManager(settings)
     try:
         await manager.acquire()
         toolbox = Toolbox(manager.endpoint())
@@ -159,7 +175,10 @@ async def bring(toolbox: Toolbox, files: Sequence[Found]) -> int:
     top = await _working_directory(toolbox)
     items = []
     for path, name in files:
-        info = path.stat()
+        try:
+            info = path.stat()
+        except OSError as exc:
+            raise SuppliesError(f"{path} could not be uploaded: {exc.strerror or exc}") from exc
         mode = stat.S_IMODE(info.st_mode) & 0o777
         where = name if name.startswith("/") else f"{top}/{name}"
         items.append(transfer.Item(path, where, info.st_size, mode, info.st_mtime))
@@ -194,7 +213,9 @@ async def take(toolbox: Toolbox, patterns: Sequence[str], folder: Path) -> Taken
             taken.problems.append(f"not taken: {exc}")
             continue
         if item.size >= 0:  # else an empty directory
-            items.setdefault(local, item)
+            other = items.setdefault(local, item)
+            if other.remote != item.remote:
+                taken.problems.append(f"{item.remote}: {other.remote} has the same name here")
     outcome = await transfer.download(toolbox, [*items.values()], force=True, count=lambda count: None)
     taken.problems += [f"{path}: {reason}" for path, reason in outcome.errors]
     taken.files = sorted(item.local for item, _ in outcome.moved)
@@ -204,5 +225,3 @@ async def take(toolbox: Toolbox, patterns: Sequence[str], folder: Path) -> Taken
 async def _working_directory(toolbox: Toolbox) -> str:
     place = await remote.run_script(toolbox, remote.DESTINATION, path="")
     return str(place["path"]).rstrip("/")
-            if not can_be_below(below, patterns):
-                raise transfer.UnsafeName(f"{below!r} is not what was asked for")

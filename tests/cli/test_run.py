@@ -46,6 +46,29 @@ def test_outputs_are_saved_in_the_named_file_and_the_notebook_stays_as_it_was(
     assert "print(x + 1)" in shown.err
 
 
+def test_a_result_that_can_not_be_saved_at_the_end_is_no_success(
+    make_notebook: MakeNotebook, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The notebook also says that it is in another language, which is told."""
+    book = make_notebook()
+    raw = nbformat.read(book, as_version=4)
+    raw.metadata["kernelspec"] = {"name": "ir", "display_name": "R", "language": "R"}
+    nbformat.write(raw, book)
+    before, written = notebookfile.write, []
+
+    def write(notebook: nbformat.NotebookNode, path: Path) -> None:
+        written.append(path)
+        if len(written) == 3:  # tried out, begun, ended
+            raise notebookfile.NotebookFileError("the disk is full")
+        before(notebook, path)
+
+    monkeypatch.setattr(notebookfile, "write", write)
+    assert run(book) == 3
+    shown = capfd.readouterr().err
+    assert "the disk is full" in shown
+    assert "says that it is in R; the kernel 'python3' runs python" in shown
+
+
 def test_without_a_name_the_result_is_beside_the_notebook(
     make_notebook: MakeNotebook, tmp_path: Path
 ) -> None:
@@ -179,11 +202,17 @@ def test_a_kernel_that_dies_ends_the_run_with_3_and_outputs_so_far(
 def test_the_kernel_is_told_what_it_is_run_for(
     make_notebook: MakeNotebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its account is that of the folder in which the run was started, if that of the notebook has none."""
     monkeypatch.setenv("JPY_SESSION_NAME", "/somebody/elses.ipynb")
-    names = "('DAYTONA_KERNEL_HEADLESS', 'DAYTONA_SANDBOX', 'JPY_SESSION_NAME')"
+    for name in ("DAYTONA_API_KEY", "DAYTONA_JWT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / ".env").write_text("DAYTONA_API_KEY=dtn_of_here\n")
+    monkeypatch.chdir(tmp_path / "here")
+    names = "('DAYTONA_KERNEL_HEADLESS', 'DAYTONA_SANDBOX', 'JPY_SESSION_NAME', 'DAYTONA_API_KEY')"
     book = make_notebook(f"import os\nprint([os.environ.get(name) for name in {names}], os.getcwd())")
     assert run(book, "--sandbox", "lab 1") == 0
-    assert texts(tmp_path / "book.out.ipynb") == [f"['1', 'lab 1', None] {tmp_path}\n"]
+    assert texts(tmp_path / "book.out.ipynb") == [f"['1', 'lab 1', None, 'dtn_of_here'] {tmp_path}\n"]
 
 
 def test_a_cell_over_its_limit_is_interrupted_and_shows_where_it_was(
@@ -435,6 +464,14 @@ class TestNotebookFile:
         assert link.is_symlink()
         assert notebookfile.read(book).cells[0].source == "print(2)"
         assert book.stat().st_mode & 0o777 == 0o640
+
+    def test_a_notebook_may_say_what_language_it_is_in(self, make_notebook: MakeNotebook) -> None:
+        book = notebookfile.read(make_notebook("1"))
+        assert notebookfile.language(book) == ""
+        book.metadata["language_info"] = {"name": "python"}
+        assert notebookfile.language(book) == "python"
+        book.metadata["kernelspec"] = {"name": "ir", "display_name": "R", "language": "R"}
+        assert notebookfile.language(book) == "R"
 
     def test_a_notebook_without_cell_ids_is_read_without_complaint(
         self, make_notebook: MakeNotebook, tmp_path: Path

@@ -173,6 +173,7 @@ def test_advice_for_a_file_that_lies_beside_the_notebook(
         (["--share"], "--share needs a kernel"),
         (["--keep-failed"], "--keep-failed needs a kernel"),
         (["--junit", "nowhere/x.xml"], "there is no folder nowhere"),
+        (["--json", "books"], "books is a folder"),
         (["-p", "1a", "1"], "can not be named"),
         (["-f", "no.json"], "no.json"),
         (["--env", "A B=1"], "write KEY=VALUE"),

@@ -67,6 +67,19 @@ def test_results_of_an_earlier_run_in_the_same_folder_are_not_run(tree: Path) ->
     assert len(select(["books"], output_dir=Path("books/out"))) == 2
 
 
+def test_a_folder_may_be_named_like_a_pattern(tree: Path) -> None:
+    (tree / "books").rename(tree / "[ab] *")
+    assert [name for name, _ in shown(select(["[ab] *"]))] == ["[ab] */a.ipynb", "[ab] */sub/b.ipynb"]
+
+
+def test_the_folder_for_results_can_not_be_that_of_the_notebooks(tree: Path) -> None:
+    """A run of nothing must not look as if all had gone well, nor a result replace its notebook unasked."""
+    with pytest.raises(SelectionError, match="all notebooks that were found are in books"):
+        select(["books/**/*.ipynb"], output_dir=Path("books"))
+    with pytest.raises(SelectionError, match=r"would replace the notebook books/a\.ipynb.*--inplace"):
+        select(["books/a.ipynb"], output_dir=Path("books"))
+
+
 @pytest.mark.parametrize(
     ("target", "folder"), [("out/a.ipynb", "out/a.files"), ("books/a.out.ipynb", "books/a.files")]
 )
@@ -83,6 +96,10 @@ def test_what_is_collected_goes_beside_the_result(target: str, folder: str) -> N
         (["books"], Path("one.ipynb"), "-o names one file, but there are 2 notebooks"),
         (["books/a.ipynb"], Path("no/one.ipynb"), "there is no folder no to save in"),
         (["books", "other"], None, "would both be"),
+        ([""], None, "there is no notebook ''"),
+        (["n" * 300], None, "n{300}"),
+        (["books/a.ipynb"], Path("other"), "other is a folder; use --output-dir"),
+        (["books/a.ipynb", "books/a.out.ipynb"], None, "would replace the notebook books/a.out.ipynb"),
     ],
 )
 def test_what_can_not_be_is_one_sentence(

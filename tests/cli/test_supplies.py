@@ -81,6 +81,22 @@ def test_what_is_not_there_is_refused(folder: Path, word: str) -> None:
         parse_upload(word)
 
 
+def test_what_can_not_be_sent_of_a_folder_is_left_out_and_told(folder: Path) -> None:
+    (folder / "data" / "broken").symlink_to("nowhere")
+    (folder / "data" / "link.csv").symlink_to("one.csv")
+    (folder / "data" / "raw").symlink_to("deep")
+    os.mkfifo(folder / "data" / "pipe")
+    told: list[str] = []
+    found = files_to_upload([parse_upload("data")], told.append)
+    assert [name for _, name in found] == ["data/link.csv", "data/one.csv", "data/deep/two.csv"]
+    assert told == [
+        "data/raw is not uploaded: a link to a folder; name it with --upload",
+        "data/broken is not uploaded: a broken link",
+        "data/pipe is not uploaded: no file",
+    ]
+    assert [name for _, name in files_to_upload([parse_upload("data/raw")])] == ["data/raw/two.csv"]
+
+
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with pytest.raises(SuppliesError, match="not a regular file"):
