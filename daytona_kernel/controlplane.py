@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from ._version import __version__
-from .errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
 from .answers import parsed
+from .errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
 from .proxies import proxy_for
 
 if TYPE_CHECKING:

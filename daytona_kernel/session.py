@@ -30,8 +30,8 @@ from .errors import (
 from .execution import ContextLost, Execution
 from .link import Link
 from .lookback import last_cell
-from .outflow import Outflow
 from .messages import is_count
+from .outflow import Outflow
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
 from .workplace import Workplace
 
@@ -461,6 +461,8 @@ class Session(Workplace):
             await self._signal(running)
         else:
             self._spawn(self._interrupt_when_started(execution, running))
+            if running.interrupts > 1 and self._link.context_id in self._own:
+                await self._signal(running)  # what keeps it from beginning is ours, too
 
     async def _interrupt_when_started(self, execution: Execution, running: Running) -> None:
         await execution.has_started.wait()
@@ -480,8 +482,6 @@ class Session(Workplace):
         pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
         script = f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
         try:
-            if running.interrupts > 1 and self._link.context_id in self._own:
-                await self._signal(running)  # what keeps it from beginning is ours, too
             status, output = await self._toolbox.shell(script, 5)
             if status != 0:
                 log.warning("the interrupt was not delivered: %s", output[:200])

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
 from .answers import parsed
+from .errors import ConnectionFailed, SandboxError, SandboxProtocolError
 from .proxies import proxy_for
 
 if TYPE_CHECKING:

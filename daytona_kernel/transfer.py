@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
 from .answers import parsed
+from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
 from .fetching import TRANSFER_TIMEOUT_S, blocks, gathered
 from .remote import PACK, SETTLE, UNPACK, run_script
 from .streaming import FileStream

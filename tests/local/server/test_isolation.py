@@ -127,7 +127,7 @@ async def test_keys_of_the_session_stay_there(running: Running, sandbox: dict[st
 async def test_a_link_that_comes_before_the_mount_shows_nothing_of_the_host(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another sandbox with the volume may put it there at any time; one that is quick won every third time."""
+    """Another sandbox with the volume may put it there at any time; a quick one won every third time."""
     (tmp_path / "note").write_text(SECRET)
 
     def looked_at(data: Path, subpath: str) -> tuple[int, int]:
