@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from . import remote, transfer
+from .asked import can_be_below
 
 if TYPE_CHECKING:
     from .config import DaytonaSettings
@@ -206,6 +207,8 @@ async def take(toolbox: Toolbox, patterns: Sequence[str], folder: Path) -> Taken
         try:
             path, name, size, mode, mtime = entry
             below = path.removeprefix(f"{top}/") if path.startswith(f"{top}/") else name
+            if not can_be_below(below, patterns):
+                raise transfer.UnsafeName(f"{below!r} is not what was asked for")
             local = transfer.safe_target(folder, below)
             item = transfer.Item(local, path, int(size), int(mode), float(mtime))
         except (ValueError, TypeError, AttributeError, OverflowError, OSError) as exc:
