@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from .corpus import Family
+from .corpus import Family, load_families
 from .differences import by_reason
+from .driver import REFERENCE, UNDER_TEST
 from .pair import Pair, running_pair
 from .private import private_server
 from .recording import Recording, record_family
 
+FAMILIES = {family.name: family for family in load_families()}
+KERNELS_AT_A_TIME = 4
+#: Name of a family, name of a kernel, and which of the recordings of that kernel, from 0.
+Wanted = tuple[str, str, int]
 COMPARED = "test_corpus.py::test_cell_gives_the_same["
 
 
@@ -47,29 +54,62 @@ def own_server() -> Iterator[None]:
 
 
 class Recordings:
-    """Recordings of families, cached. `take` numbers repeated recordings of the same kernel."""
+    """Recordings of families, each made once: in a thread, in the order of the tests, some kernels at a time.
 
-    def __init__(self) -> None:
-        self._done: dict[tuple[str, str, int], dict[str, Recording]] = {}
+    A kernel waits most of its time, so that the next families are recorded while earlier ones are compared.
+    """
+
+    def __init__(self, wanted: Iterable[Wanted]) -> None:
+        self._wanted = list(dict.fromkeys(wanted))
+        self._begun: dict[Wanted, Future[dict[str, Recording]]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._places = asyncio.Semaphore(KERNELS_AT_A_TIME)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="recordings")
+        self._thread.start()
 
     def get(self, family: Family, *wanted: tuple[str, int]) -> list[dict[str, Recording]]:
-        """The recordings of (kernel, take), made at the same time, at most two."""
+        """The recordings of (kernel, take); takes number repeated recordings of the same kernel."""
+        ours = [(family.name, kernel, take) for kernel, take in wanted]
+        for one in (*ours, *self._wanted):
+            if one not in self._begun:
+                self._begun[one] = asyncio.run_coroutine_threadsafe(self._record(one), self._loop)
+        return [self._begun[one].result() for one in ours]
 
-        async def record_missing() -> None:
-            missing = [one for one in wanted if (family.name, *one) not in self._done]
-            made = await asyncio.gather(*(record_family(kernel, family) for kernel, _ in missing))
-            for (kernel, take), recording in zip(missing, made, strict=True):
-                self._done[(family.name, kernel, take)] = recording
+    async def _record(self, wanted: Wanted) -> dict[str, Recording]:
+        name, kernel, _ = wanted
+        async with self._places:
+            return await record_family(kernel, FAMILIES[name])
 
-        if any((family.name, *one) not in self._done for one in wanted):
-            asyncio.run(record_missing())
-        return [self._done[(family.name, kernel, take)] for kernel, take in wanted]
+    def close(self) -> None:
+        """End what is still being recorded."""
+        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cancel(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture(scope="session")
-def recordings() -> Recordings:
-    """The recordings of this test run."""
-    return Recordings()
+def recordings(request: pytest.FixtureRequest) -> Iterator[Recordings]:
+    """The recordings that the chosen tests need."""
+    made = Recordings(wanted_by(request.session.items))
+    yield made
+    made.close()
+
+
+def wanted_by(items: Iterable[pytest.Item]) -> Iterator[Wanted]:
+    """What these tests are going to ask for, in their order."""
+    for item in items:
+        family = getattr(getattr(item, "callspec", None), "params", {}).get("family")
+        if isinstance(family, Family) and not family.missing():
+            against = (REFERENCE, 1) if item.path.stem == "test_reference" else (UNDER_TEST, 0)
+            yield family.name, REFERENCE, 0
+            yield family.name, *against
 
 
 #: What the tests of messages ask about.
