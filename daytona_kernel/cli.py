@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (argparse itself exits with 2 for usage errors)."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(with_local=words[:1] == ["local"])
-    args = parser.parse_args(words)
+    args = parser.parse_args(runcommand.shielded(words))
     if not words:
         parser.print_help()
         return EXIT_USAGE

@@ -384,18 +384,21 @@ class NotebookRun:
         while self._timers:
             self._timers.pop().cancel()
         content = execute_reply["content"]
-        ok = content["status"] != "error" and not self._cell_over_time
+        ok = (content["status"] != "error" or may_fail(cell)) and not self._cell_over_time
         self.facts.done += 1
         self._progress.cell_ended(self._number, time.monotonic() - self._cell_began, ok=ok)
         self._client.save(self._job.target)
         late = self._late(content.get("traceback") or ())
         if late is not None and not self._options.allow_errors:
             raise _CellFailedError(late)
+        left = self.facts.cells - self.facts.done
+        if left and any(_ends_kernel(item) for item in content.get("payload") or ()):
+            message = f"cell {self._number} ended the kernel, as exit() does; {left} cell(s) did not run"
+            raise _CellFailedError(Outcome(EXIT_CELL_FAILED, message, cell=self._number, ename="KernelEnded"))
 
     def _on_cell_error(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
         content = execute_reply["content"]
-        tagged = "raises-exception" in cell.metadata.get("tags", [])
-        if tagged:
+        if may_fail(cell):
             return
         if self._options.allow_errors and not is_infrastructure(str(content.get("ename", ""))):
             self._tolerated += 1
@@ -477,6 +480,15 @@ def is_runnable(cell: NotebookNode) -> bool:
         and cell.source.strip()
         and "skip-execution" not in cell.metadata.get("tags", [])
     )
+
+
+def may_fail(cell: NotebookNode) -> bool:
+    """Tell whether *cell* is tagged as one whose error does not end the run."""
+    return "raises-exception" in cell.metadata.get("tags", [])
+
+
+def _ends_kernel(payload: Any) -> bool:
+    return isinstance(payload, dict) and payload.get("source") == "ask_exit" and not payload.get("keepkernel")
 
 
 def heeded_signals() -> list[signal.Signals]:

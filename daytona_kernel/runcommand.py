@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,6 +185,24 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_DASH = "\0-"
+"""A dash at the beginning of a parameter's value, hidden from argparse, which would take it for an option."""
+
+
+def shielded(words: Sequence[str]) -> list[str]:
+    """*words* with values like ``-x`` and ``-1e-5`` after ``-p NAME`` made such that argparse takes them."""
+    found = list(words)
+    for place, word in enumerate(words[:-2]):
+        if word in ("-p", "--parameter", "-r", "--parameter-raw") and words[place + 2][:1] == "-":
+            found[place + 2] = _DASH + words[place + 2][1:]
+    return found
+
+
+def bare(pairs: list[list[str]]) -> list[tuple[str, str]]:
+    """Names and values as they were before :func:`shielded`."""
+    return [(name, value.replace(_DASH, "-", 1)) for name, value in pairs]
+
+
 def sandbox_env(words: list[str]) -> dict[str, str]:
     """Read ``--env``. Raises :exc:`ValueError` for a word that is none, or a variable that is not set."""
     found = {}
@@ -208,7 +227,7 @@ def _run(args: argparse.Namespace) -> int:
         variables = kind_variables(args)
         if args.env:
             variables["DAYTONA_KERNEL_ENV_VARS"] = json.dumps(sandbox_env(args.env))
-        found = collect(args.parameter, args.parameter_raw, args.parameter_file)
+        found = collect(bare(args.parameter), bare(args.parameter_raw), args.parameter_file)
         each = _each(args, variables)
     except (ValueError, ParameterError) as exc:
         print(exc, file=sys.stderr)

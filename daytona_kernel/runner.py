@@ -107,12 +107,12 @@ def _run_notebooks(options: RunOptions) -> int:
     board = make_board(options.progress, len(jobs), sys.stderr)
     run = _Run(options, board)
     results = asyncio.run(run.execute(jobs, books, each))
-    for report in results:
-        report.facts.notes[:0] = notes.get(report.job, [])
     seconds = time.monotonic() - started
     codes = [report.outcome.code for report in results if report.outcome is not None]
     code = run.code or combined_code(codes)
     _tell(options, results, code, seconds)
+    for report in results:
+        report.facts.notes[:0] = notes.get(report.job, [])
     return _write_reports(options, results, code, began, seconds)
 
 
@@ -169,7 +169,8 @@ def _prepare(
         if unknown:
             found = f"parameters that the notebook does not have: {', '.join(unknown)}"
             notes[job] = [*notes.get(job, []), found]
-            _say(f"{job.name}: {found}")
+        for note in notes.get(job, []):
+            _say(f"{job.name}: {note}")
         if not job.target.exists():
             notebookfile.write(books[job], job.target)
             if len(jobs) > 1:  # others run before it; a result that is not there yet should not be seen
@@ -343,38 +344,40 @@ def _tell(options: RunOptions, results: Sequence[Report], code: int, seconds: fl
     for report in results:
         if report.outcome is None:
             continue
-        outcome, many = report.outcome, len(results) > 1
-        if outcome.code and many and outcome.status != "stopped":
-            print(f"\n--- {report.job.name}", file=sys.stderr)
+        outcome, many, more = report.outcome, len(results) > 1, _more(report)
+        if many and (more or (outcome.code and outcome.status != "stopped")):
+            _say(f"\n--- {report.job.name}")
         if outcome.traceback:
             print(readable_traceback(outcome.traceback, sys.stderr), file=sys.stderr)
         if outcome.message and (not many or outcome.status != "stopped"):
             print(spelled(outcome.message), file=sys.stderr)
-        _tell_more(report)
+        for line in more:
+            _say(line)
     if len(results) == 1:
         if options.progress or code:
             what = "done" if code == EXIT_OK else "stopped"
             target = results[0].job.target
-            print(f"{what} after {format_duration(seconds)}; outputs saved in {target}", file=sys.stderr)
+            _say(f"{what} after {format_duration(seconds)}; outputs saved in {target}")
     elif options.progress or code:
-        print(_last_line(options, results, seconds), file=sys.stderr)
+        _say(_last_line(options, results, seconds))
 
 
-def _tell_more(report: Report) -> None:
+def _more(report: Report) -> list[str]:
+    """What there is to say of a notebook besides how it ended."""
     outcome, facts = report.outcome, report.facts
     assert outcome is not None
+    lines = []
     if outcome.tolerated_errors:
-        print(f"{outcome.tolerated_errors} cell(s) raised errors, as allowed", file=sys.stderr)
-    for note in facts.notes:
-        print(spelled(note), file=sys.stderr)
+        lines.append(f"{outcome.tolerated_errors} cell(s) raised errors, as allowed")
+    lines += facts.notes
+    if facts.collected:
+        lines.append(f"{len(facts.collected)} file(s) collected in {report.job.files}")
     if facts.kept:
         there = f"%daytona attach {facts.sandbox}"
         if facts.context:
             there += f", then %daytona context use {facts.context}"
-        print(spelled(f"its sandbox is kept, with its variables: {there}"), file=sys.stderr)
-    advice = _missing_file(report)
-    if advice:
-        print(spelled(advice), file=sys.stderr)
+        lines.append(f"its sandbox is kept, with its variables: {there}")
+    return [*lines, *filter(None, [_missing_file(report)])]
 
 
 def _missing_file(report: Report) -> str:

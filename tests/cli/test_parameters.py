@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from daytona_kernel import parameters
-from daytona_kernel.parameters import ParameterError
+from daytona_kernel import cli, parameters, runcommand
+from daytona_kernel.parameters import ParameterError, collect
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,32 @@ from daytona_kernel.parameters import ParameterError
 def test_words_of_the_command_line_have_the_types_that_papermill_gives_them(text: str, value: Any) -> None:
     found = parameters.typed(text)
     assert (found, type(found)) == (value, type(value))
+
+
+def test_a_value_may_look_like_an_option() -> None:
+    words = [
+        "run",
+        "a.ipynb",
+        "-p",
+        "x",
+        "-1e-5",
+        "--parameter",
+        "flags",
+        "--fast",
+        "-r",
+        "y",
+        "-y",
+        "-j",
+        "2",
+    ]
+    found = runcommand.shielded(words)
+    args = cli.build_parser().parse_args(found)
+    assert args.jobs == 2
+    assert collect(runcommand.bare(args.parameter), runcommand.bare(args.parameter_raw)) == {
+        "x": -1e-5,
+        "w": "--fast",
+        "y": "-y",
+    }
 
 
 def test_later_ways_to_set_a_parameter_win(tmp_path: Path) -> None:

@@ -120,8 +120,21 @@ def test_allow_errors_goes_on_and_says_how_many(
     assert "1 cell(s) raised errors" in capfd.readouterr().err
 
 
-def test_a_cell_tagged_raises_exception_may_fail(make_notebook: MakeNotebook) -> None:
+def test_a_cell_that_ends_the_kernel_ends_the_run(
+    make_notebook: MakeNotebook, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel dies when it likes: without this, the next cell may still run, or not."""
+    assert run(make_notebook("print(1)\nexit()", "print(2)")) == 1
+    assert "cell 1 ended the kernel, as exit() does; 1 cell(s) did not run" in capfd.readouterr().err
+    assert texts(tmp_path / "book.out.ipynb") == ["1\n", ""]
+    assert run(make_notebook("print(1)\nquit()")) == 0
+
+
+def test_a_cell_tagged_raises_exception_may_fail(
+    make_notebook: MakeNotebook, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(make_notebook("1 / 0", "print(2)", tags={0: ["raises-exception"]})) == 0
+    assert "FAILED" not in capfd.readouterr().err
 
 
 def test_a_cell_that_prints_for_ever_fills_no_disk(
