@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus
 from websockets.protocol import State
 
+from .controlplane import GATEWAY
 from .errors import ConnectionFailed
 from .proxies import proxy_for
 from .toolbox import Endpoint
@@ -22,11 +25,14 @@ OPEN_TIMEOUT_S = 10.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """The daemon's frames are at most about 6 MiB: 1 MiB of worker line, escaped (v0.190.0)."""
 
+TCP_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds without traffic until the first probe, seconds between probes, and how many may stay unanswered."""
+
 _quiet = logging.getLogger(f"{__name__}.frames")
 _quiet.setLevel(logging.INFO)  # below that, it writes the key and the cells' code into the log
 
 
-PASSING = (401, 429, 502, 503, 504)
+PASSING = (401, 429, *GATEWAY)
 """Of the proxy before the sandbox: it is restarted, has its fill, wakes the sandbox, or could not ask whose
 key this is (which it tells as 401). What stays refused is told by 400 and 404 (v0.190.0)."""
 
@@ -34,6 +40,8 @@ key this is (which it tells as 401). What stays refused is told by 400 and 404 (
 class Refused(ConnectionFailed):
     """Somebody answered, and it was no WebSocket. ``passing``: it may be one in a moment."""
 
+    hint = "It may have stopped a moment ago, or not be quite there yet: run the cell again."
+    internal = True
     passing = False
 
 
@@ -109,4 +117,19 @@ async def open_channel(endpoint: Endpoint) -> Channel:
     except (OSError, TimeoutError, asyncio.TimeoutError, InvalidHandshake, EOFError) as exc:
         raise ConnectionFailed(f"The sandbox's interpreter could not be reached ({exc}).") from exc
     assert isinstance(connection, Channel)
+    _keep_alive(connection)
     return connection
+
+
+def _keep_alive(channel: Channel) -> None:
+    """Have the system look after a socket that waits for its cell, perhaps for minutes.
+
+    Its probes keep routers from forgetting the connection, and end one that has been forgotten. They go no
+    further than to the next TCP peer: a sandbox that sleeps does not wake up, and does not count as used.
+    """
+    plain = channel.transport.get_extra_info("socket")
+    options = ((name, value) for name, value in TCP_KEEPALIVE.items() if hasattr(socket, name))
+    with suppress(OSError, AttributeError):
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options:
+            plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import payload, wire
+from .controlplane import GATEWAY
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxError, SandboxProtocolError
 from .execution import ContextLost, Execution
 from .link import Link
@@ -30,7 +31,7 @@ PATIENCE_S = 15.0
 """How long a sandbox that is started may refuse before that is believed."""
 PAUSE_MIN_S, PAUSE_MAX_S = 0.3, 2.0
 GIVE_UP_S = 2.5
-NOT_YET = (400, 401, 404, 429, 502, 503, 504)
+NOT_YET = (400, 401, 404, 429, *GATEWAY)
 """The proxy's words for a sandbox that it does not know yet (401, which it remembers for 5 s; 404), that has
 no address yet (400) or whose daemon does not listen yet (502, 503, 504), as of v0.190.0."""
 PLAIN_NOTICE = "IPython could not be provided in this sandbox: cells are plain Python, without magics."

@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -29,7 +30,8 @@ DEFAULT_API_URL = "https://app.daytona.io/api"
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
-"""Of a call to start: the service answers after up to 30 s, when the sandbox runs (API of v0.190.0)."""
+"""Of a call to create or start: the service answers after up to 30 s, also when the sandbox does not run yet
+(API of v0.190.0). An answer that has not come by then was lost on the way."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 REPEATABLE = ("GET", "PUT", "DELETE")
 PAUSES_S = (0.3, 1.0)
@@ -39,14 +41,16 @@ REPEAT_WITHIN_S = 10.0
 MOST_PATIENCE_S = 30.0
 """The longest time asked for by the service that is waited for."""
 TOO_MANY = 429
-GATEWAY = (502, 503, 504)
-"""Statuses of what stands before the service: it may be there again in a moment."""
+GATEWAY = (502, 503, 504, 520, 521, 522, 523, 524)
+"""Statuses of what stands before the service: it may be there again in a moment. Those from 520 on are
+Cloudflare's words for an origin that did not answer it well."""
 IN_PROGRESS = 409
 MISSING_LOOKS = 3
 """How often a sandbox that has just been made may be unknown before that is believed."""
 FAILED_LOOKS = 10
 """How often in a row nobody may answer while a sandbox gets ready."""
 STARTED = "started"
+STOPPED = ("stopping", "stopped", "archiving", "archived")
 FAILED = ("error", "build_failed", "destroyed", "destroying")
 POLL_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Pauses between looks at a sandbox that is getting ready; the last one again and again."""
@@ -133,8 +137,16 @@ class SandboxHandle:
                     raise
 
     async def stop(self) -> None:
-        """Ask for its stop, without waiting for it."""
-        self.take(await self.plane.call("POST", _path(self.id, "stop")))
+        """Ask for its stop, without waiting for it. That it stops already, or has stopped, is no error."""
+        try:
+            self.take(await self.plane.call("POST", _path(self.id, "stop"), repeat=True))
+        except (ControlPlaneError, ConnectionFailed):
+            # 400 does not tell whether it has stopped before, or by a call of ours whose answer was lost.
+            with suppress(ControlPlaneError, ConnectionFailed):
+                await self.refresh_data()
+                if self.state in STOPPED:
+                    return
+            raise
 
     async def delete(self, timeout: float = CALL_TIMEOUT_S) -> None:
         """Ask for its deletion, without waiting for it."""
@@ -221,9 +233,10 @@ class ControlPlane:
 
     async def _make(self, body: Content, timeout_s: float | None) -> SandboxHandle:
         """Ask for it until there is one of that name. Names are unique, so it is never made twice."""
+        answer_s = min(timeout_s or START_TIMEOUT_S, START_TIMEOUT_S)
         for pause_s in (*PAUSES_S, None):
             try:
-                return await self._handle(await self.call("POST", "/sandbox", body=body, timeout_s=timeout_s))
+                return await self._handle(await self.call("POST", "/sandbox", body=body, timeout_s=answer_s))
             except (ConnectionFailed, ControlPlaneError) as exc:
                 lost = isinstance(exc, ConnectionFailed) or exc.status in (*GATEWAY, IN_PROGRESS)
                 if not lost or pause_s is None or not body.get("name"):
@@ -326,13 +339,23 @@ def _looks_allowed(exc: ConnectionFailed | ControlPlaneError) -> int:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that an answer asks to be left alone for (``Retry-After``); ``None`` if it does not say."""
-    text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
+    lowered = {name.lower(): value.strip() for name, value in headers.items()}
+    text = lowered.get("retry-after", "")
     if text.isascii() and text.isdigit():
         return float(text)
+    until = _timestamp(text)
+    if until is None:
+        return None
+    now = _timestamp(lowered.get("date", ""))  # of the same clock: ours may be wrong by hours
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _timestamp(text: str) -> float | None:
+    """Seconds since 1970 of a date as HTTP writes it; ``None`` if it is none."""
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 

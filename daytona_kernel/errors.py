@@ -15,7 +15,7 @@
     │   └── SandboxProtocolError        the interpreter there does not behave as expected
     └── ExecutionUnknown                contact was lost: whether the cell ran, or how it ended, is not known
 
-Names of these classes are the ``ename`` of the cells that meet them.
+Names of these classes are the ``ename`` of the cells that meet them (:func:`public_name`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ class DaytonaKernelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+def public_name(exc: BaseException) -> str:
+    """The ``ename`` of a cell that ends with this error.
+
+    Classes with an attribute ``internal`` of their own are finer than what a person, or the exit code of a
+    run, has a use for: they have the name of what they are a kind of.
+    """
+    return next(cls.__name__ for cls in type(exc).__mro__ if "internal" not in vars(cls))
 
 
 class ConfigurationError(DaytonaKernelError):

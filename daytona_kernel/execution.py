@@ -29,6 +29,10 @@ PIECE_BYTES = 1024 * 1024
 """Bytes of the spool in one call, so that a slow line gets on within a call's time."""
 
 
+GIVEN_UP = ("context canceled", "context deadline exceeded")
+"""Words of proxies written in Go for a request that they gave up. The interpreter may well have it."""
+
+
 class Close(enum.Enum):
     """What a socket's end means for the execution."""
 
@@ -48,9 +52,7 @@ def classify_close(code: int | None, reason: str) -> Close:
         return Close.WORKER_DIED
     if code == 4008:
         return Close.INTERRUPTED
-    if code == 1008 and "context" in reason:
-        return Close.REFUSED
-    if code == 1011 and "context" in reason:
+    if code in (1008, 1011) and "context" in reason and not reason.rstrip(".").endswith(GIVEN_UP):
         return Close.REFUSED
     return Close.LOST
 
@@ -61,6 +63,8 @@ class ContextLost(DaytonaKernelError):
     ``started``: whether the request had begun. ``died``: the process is dead. ``unknown``: the request may
     have begun, and nobody can tell.
     """
+
+    internal = True
 
     def __init__(self, message: str, *, started: bool, died: bool = False, unknown: bool = False) -> None:
         super().__init__(message)

@@ -27,7 +27,7 @@ from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from .config import DaytonaSettings
-from .errors import DaytonaKernelError
+from .errors import DaytonaKernelError, public_name
 from .magics import registry
 from .magics.cells import RemoteError
 from .magics.host import Bundle, Host, Result, UsageError
@@ -409,7 +409,7 @@ def _ipython_errors() -> Iterator[None]:
     except (asyncio.CancelledError, concurrent.futures.CancelledError, Interrupted):
         raise KeyboardInterrupt from None
     except DaytonaKernelError as exc:
-        name, text = type(exc).__name__, str(exc)
+        name, text = public_name(exc), str(exc)
         exc._render_traceback_ = lambda *_: [f"\x1b[31m{name}\x1b[39m: {text}"]  # type: ignore[attr-defined]
         raise
 

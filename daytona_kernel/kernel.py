@@ -23,7 +23,7 @@ from traitlets import Instance, List, Type
 from . import beside
 from .completeness import completeness
 from .config import DaytonaSettings
-from .errors import DaytonaKernelError
+from .errors import DaytonaKernelError, public_name
 from .kernelstate import read_state, state_file, write_state
 from .messages import clean_text, well_formed_answer, well_formed_reply
 from .session import Interrupted, Session
@@ -197,7 +197,7 @@ class DaytonaKernel(Kernel):
         except Interrupted as exc:
             return self._error_reply(sink, "KeyboardInterrupt", exc, count)
         except DaytonaKernelError as exc:
-            return self._error_reply(sink, type(exc).__name__, exc, count)
+            return self._error_reply(sink, public_name(exc), exc, count)
         except Exception as exc:
             self.log.exception("the cell failed in the kernel itself")
             return self._error_reply(sink, type(exc).__name__, exc, count)

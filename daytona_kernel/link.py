@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from time import time as wall_clock
 from typing import TYPE_CHECKING, Any
 
 from . import payload, wire
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPEN_ATTEMPTS = 3
-"""How often a refused socket is asked for; somebody answers, so waiting for longer will not help."""
+REFUSED_PATIENCE_S = 5.0
+"""How long a socket may be refused: by then the control plane tells of a sandbox that has stopped."""
 OPEN_PATIENCE_S = 10.0
 """How long a network is waited for before the request is given back as not sent."""
 REOPEN_S = 2.0
@@ -56,6 +57,8 @@ ALIVE_CHECK_S = 2.0
 DECLINED = (1002, 1003, 1007, 1009, 1011)
 """Close codes with which a peer refuses what it was sent (RFC 6455, section 7.4.1): it will again."""
 DECLINED_MOST = 5
+Moment = tuple[float, float]
+"""A time by the steady clock and by the clock on the wall."""
 AGAIN_S = 0.1
 """Before the next copy; twice as long after each that was declined."""
 
@@ -69,7 +72,7 @@ class Link:
         self.spool = spool
         self.pid = 0
         """The process of the context, once its agent has told it."""
-        self._warm: deque[tuple[asyncio.Task[Channel], float]] = deque()
+        self._warm: deque[tuple[asyncio.Task[Channel], Moment]] = deque()
         """Sockets that are open or being opened, oldest first, each with the time when that began."""
         self._opening_s = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -86,7 +89,7 @@ class Link:
         while len(self._warm) < wanted and not self._closed:
             opening = asyncio.ensure_future(self._open())
             opening.add_done_callback(_retrieve)
-            self._warm.append((opening, time.monotonic()))
+            self._warm.append((opening, (time.monotonic(), wall_clock())))
 
     async def close(self) -> None:
         """Close the sockets and end the background work. The context itself stays."""
@@ -364,7 +367,7 @@ class Link:
             status, _ = await self.toolbox.shell(f"kill -0 {self.pid}", 5)
         except DaytonaKernelError:
             return False
-        return status != 0
+        return status == 1  # -1: no shell could be started there, or somebody else has answered
 
     async def _fetch_rest(self, execution: Execution) -> bool | None:
         """Read the spool to its end; whether it has the execution, ``None`` if nobody can tell."""
@@ -432,7 +435,7 @@ class Link:
                 self.warm_up()  # it would not be there in time if this waited for the end of the cell
             with suppress(DaytonaKernelError, OSError):
                 channel = await asyncio.shield(warm)
-                if channel.is_open and time.monotonic() - since < WARM_IDLE_S:
+                if channel.is_open and _age_s(since) < WARM_IDLE_S:
                     return channel
                 self._retire(channel)
             self._drop_warm()  # what happened to one has happened to all
@@ -444,16 +447,16 @@ class Link:
     async def _open_patiently(self, execution: Execution) -> Channel:
         from .channel import Refused
 
-        give_up_at = time.monotonic() + OPEN_PATIENCE_S
-        delay, refusals = 0.2, 0
+        began = time.monotonic()
+        delay = 0.2
         notice = asyncio.get_running_loop().call_later(PING_TIMEOUT_S, execution.set_connected, False)
         try:
             while True:
                 try:
                     return await self._open()
                 except ConnectionFailed as exc:
-                    refusals += isinstance(exc, Refused) and not exc.passing
-                    if refusals == OPEN_ATTEMPTS or time.monotonic() > give_up_at:
+                    stays = isinstance(exc, Refused) and not exc.passing
+                    if time.monotonic() - began > (REFUSED_PATIENCE_S if stays else OPEN_PATIENCE_S):
                         raise
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, POLL_MAX_S)
@@ -495,6 +498,11 @@ _LOST = {
     Close.REFUSED: "The interpreter context is gone.",
     Close.AGENT_MISSING: "The agent is not in the context any more.",
 }
+
+
+def _age_s(since: Moment) -> float:
+    """How long ago that was. One clock stands still while the machine sleeps, the other may be set back."""
+    return max(time.monotonic() - since[0], wall_clock() - since[1])
 
 
 async def _finish(channel: Channel) -> None:

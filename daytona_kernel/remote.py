@@ -145,6 +145,18 @@ say(len(index))
 """
 """``paths`` -> a ``bundle`` of at most ``limit`` bytes: an index of sizes or reasons, then the files."""
 
+APPEND = r"""
+try:
+    with open(q["piece"], "rb") as f: data = f.read()
+except FileNotFoundError: data = None
+if data is not None:
+    with open(os.open(q["path"], os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+        out.seek(q["offset"]); out.truncate(); out.write(data)
+    os.unlink(q["piece"])
+say(os.path.getsize(q["path"]))
+"""
+"""``piece``, ``path``, ``offset`` -> the file's size with the piece appended; may be done twice."""
+
 SETTLE = r"""
 errors = []
 for part, path, mode, mtime in q["files"]:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Content = dict[str, Any]
 
 CONNECTION_STATUS_S = 3.0
+WAITING_TEXT = "The sandbox does not answer; the cell is not sent yet. Connecting …"
 LOST_TEXT = "The connection to the sandbox is lost; the cell goes on there. Reconnecting …"
 LATE_POLL_MIN_S, LATE_POLL_MAX_S = 0.2, 3.0
 LATE_FAILED_MAX_S = 60.0
@@ -189,5 +190,6 @@ class ConnectionStatus:
             content = {"data": {"text/plain": text}, "metadata": {}, "transient": transient}
             self._running.sink.publish(type, content, {}, ())
 
-        publish("display_data", LOST_TEXT)
+        execution = self._running.execution
+        publish("display_data", LOST_TEXT if execution is not None and execution.sent else WAITING_TEXT)
         self._clear = lambda: publish("update_display_data", "")

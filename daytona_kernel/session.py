@@ -20,6 +20,7 @@ from .config import DaytonaSettings
 from .context import envelope
 from .errors import (
     ConnectionFailed,
+    CredentialsError,
     DaytonaKernelError,
     ExecutionUnknown,
     SandboxError,
@@ -33,18 +34,21 @@ from .lookback import last_cell
 from .messages import is_count
 from .outflow import Outflow
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
-from .workplace import Workplace
+from .toolbox import hedged
+from .workplace import STATE_CHECK_S, Workplace
 
 log = logging.getLogger(__name__)
 
 Content = dict[str, Any]
 T = TypeVar("T")
 
-STATE_CHECK_S = 2.0
 STUBBORN_S = 5.0
 CONTEXT_END_S = 2.5
 """Ending a busy context takes the daemon 2.1 s (v0.190.0); Jupyter kills a kernel after 5 s."""
 ATTEMPTS = 3
+REFUSALS = 4
+"""How often in a row the service may refuse the key while a cell's connection is lost: it may be a moment."""
+ANSWER_MIN_S, ANSWER_MAX_S = 0.5, 4.0
 MOST_QUESTIONS = 1000
 """Questions of a cell's threads that may wait for their turn; more come only from one that wants to harm."""
 PROMPT_CHARS = 1024 * 1024
@@ -344,13 +348,23 @@ class Session(Workplace):
 
     async def _watch_started(self, execution: Execution, running: Running) -> None:
         """While the connection is lost, ask the control plane whether the sandbox is still there."""
+        refused = 0
         while True:
             await asyncio.sleep(STATE_CHECK_S)
             if running.interrupts > running.sent and execution.started and execution.connected is not False:
                 await self._signal(running)
             if execution.connected is not False:
+                refused = 0
                 continue
-            if not await self._sandbox_runs():
+            try:
+                runs = await self._sandbox_runs()
+            except CredentialsError:
+                refused += 1
+                if refused == REFUSALS:
+                    raise
+                continue
+            refused = 0
+            if not runs:
                 if not execution.sent:  # it still has no socket: it goes to the sandbox once that is started
                     raise ConnectionFailed("The sandbox has stopped.")
                 self._drop_context()
@@ -430,16 +444,21 @@ class Session(Workplace):
                 value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
         finally:
             self._questions -= 1
-        if value is None or self._toolbox is None or self._link is None:
-            return
-        answer = json.dumps({"value": value}) + "\n"
-        for attempt in range(ATTEMPTS):
+        if value is not None:
+            await self._send_answer(request_id, json.dumps({"value": value}) + "\n", running)
+
+    async def _send_answer(self, request_id: str, answer: str, running: Running) -> None:
+        """Bring what was typed to the cell: for as long as that waits for it, however the network is."""
+        delay = ANSWER_MIN_S
+        while not running.input_cancelled.is_set() and (link := self._link) is not None:
+            path = f"{link.spool}/input-{request_id}"
             try:
-                await self._toolbox.upload(f"{self._link.spool}/input-{request_id}", answer.encode())
+                await hedged(lambda link=link, path=path: link.toolbox.upload(path, answer.encode()))  # type: ignore[misc]
                 return
             except DaytonaKernelError as exc:
-                log.warning("an answer to input() did not get through (%d): %s", attempt, exc)
-                await asyncio.sleep(0.5 * 3**attempt)
+                log.warning("an answer to input() did not get through: %s", exc)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, ANSWER_MAX_S)
 
     # -- interrupting and ending -------------------------------------------------------------------
 

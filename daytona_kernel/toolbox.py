@@ -12,6 +12,7 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -61,6 +62,8 @@ class Endpoint:
 
 class ToolboxError(SandboxError):
     """The toolbox answered with a status that is no success."""
+
+    internal = True
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"The sandbox's toolbox answered {status}: {message or 'no reason given'}.")
@@ -142,7 +145,8 @@ class Toolbox:
 
         form = FormData(default_to_multipart=True)
         form.add_field("files[0].path", path)
-        form.add_field("files[0].file", data, filename=path, content_type="application/octet-stream")
+        # As a file: aiohttp writes bytes in one go, and warns of those over 1 MiB.
+        form.add_field("files[0].file", BytesIO(data), filename=path, content_type="application/octet-stream")
         await self._json("POST", "/files/bulk-upload", data=form, timeout_s=timeout_s)
 
     async def download(
@@ -244,11 +248,16 @@ async def hedged(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
     the last attempt raised, if all of them failed.
     """
     pending: set[asyncio.Future[T]] = set()
+    now = asyncio.get_running_loop().time
+    due = now()
     try:
         while True:
-            if len(pending) < HEDGE_MOST:
-                pending.add(asyncio.ensure_future(attempt()))
-            done, pending = await asyncio.wait(pending, timeout=HEDGE_S, return_when=asyncio.FIRST_COMPLETED)
+            # Not as soon as one fails: while another hangs, a gateway that refuses would be asked on and on.
+            if (left := due - now()) <= 0:
+                due, left = now() + HEDGE_S, HEDGE_S
+                if len(pending) < HEDGE_MOST:
+                    pending.add(asyncio.ensure_future(attempt()))
+            done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             failed = [task for task in done if task.exception() is not None]  # each is looked at
             if len(failed) < len(done):
                 return next(task for task in done if task not in failed).result()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import stat
 import tempfile
@@ -26,6 +27,7 @@ from .answers import parsed
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxProtocolError
 from .fetching import TRANSFER_TIMEOUT_S, blocks, gathered
 from .remote import PACK, SETTLE, UNPACK, run_script
+from .sending import PIECE_BYTES, SECOND, Pieces, calls_for_pieces, store
 from .streaming import FileStream
 from .toolbox import Toolbox
 
@@ -37,6 +39,8 @@ MAX_GROWTH_BYTES = 16 << 20
 """A file may be larger by so much than when it was listed."""
 PARALLEL = 4
 TEMPORARY = "/tmp/.daytona-"  # noqa: S108 - in the sandbox, with a name that can not be guessed
+
+log = logging.getLogger(__name__)
 
 Count = Callable[[int], None]
 
@@ -149,7 +153,7 @@ async def _upload_small(toolbox: Toolbox, group: list[Item], outcome: Outcome, c
     if not digests:
         return
     name = f"{TEMPORARY}upload-{uuid.uuid4().hex}"
-    await toolbox.upload(name, bundle, timeout_s=TRANSFER_TIMEOUT_S)
+    name = await store(toolbox, name, bundle, timeout_s=TRANSFER_TIMEOUT_S)
     del bundle
     answer = await run_script(toolbox, UNPACK, timeout_s=600, bundle=name)
     failed = {str(path): str(reason) for path, reason in answer["errors"]}
@@ -193,10 +197,10 @@ async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Cou
     except OSError as exc:
         outcome.errors.append((str(item.local), exc.strerror or str(exc)))
         return
-    complete = False
+    complete, first = False, part
     try:
         with file:
-            digest = await _send(toolbox, part, file, count)
+            part, digest = await _send(toolbox, first, file, count)
         files = [[part, item.remote, item.mode, item.mtime]]
         answer = await run_script(toolbox, SETTLE, files=files)
         complete = not answer["errors"]
@@ -204,32 +208,63 @@ async def _upload_big(toolbox: Toolbox, item: Item, outcome: Outcome, count: Cou
         outcome.errors.append((str(item.local), exc.strerror or str(exc)))
         return
     finally:
-        if not complete:
+        if not complete or part != first:
             with suppress(DaytonaKernelError, asyncio.CancelledError):
-                await asyncio.shield(toolbox.execute("rm", "-f", part))
+                await asyncio.shield(toolbox.execute("rm", "-f", first, first + SECOND))
     for path, reason in answer["errors"]:
         outcome.errors.append((str(item.local), f"{path}: {reason}"))
     if not answer["errors"]:
         outcome.moved.append((item, digest))
 
 
-async def _send(toolbox: Toolbox, path: str, file: IO[bytes], count: Count) -> str:
-    """Stream a file to the sandbox; its SHA-256. Raises :class:`OSError` if it can not be read."""
+async def _send(toolbox: Toolbox, path: str, file: IO[bytes], count: Count) -> tuple[str, str]:
+    """Stream a file to the sandbox; where it is, and its SHA-256. If the line breaks, it goes in pieces.
+
+    Raises :class:`OSError` if it can not be read.
+    """
     from aiohttp import FormData
 
-    stream = FileStream(file, count)
+    sent = 0
+
+    def counted(size: int) -> None:
+        nonlocal sent
+        sent += size
+        count(size)
+
+    stream = FileStream(file, counted)
     form = FormData(default_to_multipart=True)
     form.add_field("files[0].path", path)
     form.add_field("files[0].file", stream.body(path), filename=path)
     try:
         await toolbox._json("POST", "/files/bulk-upload", data=form, timeout_s=TRANSFER_TIMEOUT_S)
-    except ConnectionFailed:
+        return path, stream.sha256
+    except DaytonaKernelError as exc:
         if stream.failure is not None:
             raise stream.failure from None
-        raise
+        if not calls_for_pieces(exc):
+            raise
+        log.info("%s is sent in pieces: %s", path, exc)
     finally:
         await stream.settle()
-    return stream.sha256
+    return await _send_in_pieces(toolbox, path + SECOND, file, sent, count)
+
+
+async def _send_in_pieces(
+    toolbox: Toolbox, path: str, file: IO[bytes], counted: int, count: Count
+) -> tuple[str, str]:
+    """Send a file from its beginning. ``counted``: bytes of it that ``count`` has heard of already."""
+    digest = hashlib.sha256()
+    pieces = Pieces(toolbox, path)
+    try:
+        file.seek(0)
+        while block := await asyncio.to_thread(file.read, PIECE_BYTES):
+            digest.update(block)
+            await pieces.add(block)
+            count(max(0, pieces.size - counted))
+            counted = max(counted, pieces.size)
+        return path, digest.hexdigest()
+    finally:
+        await pieces.tidy()
 
 
 # -- down ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from .errors import (
     SandboxCreationFailed,
     SandboxError,
 )
+
+_PAGE = re.compile(r"<(!doctype\s+html|html)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{1,200})</title", re.IGNORECASE)
 
 
 def status_of(exc: BaseException) -> int | None:
@@ -41,7 +45,7 @@ def translate(exc: Exception) -> DaytonaKernelError:
     """Our error for one of the SDK's: by HTTP status, or by what caused it where there was no answer."""
     status = status_of(exc)
     text = one_line(exc)
-    if status == 401 or _is_a(exc, "DaytonaAuthenticationError"):
+    if status == 401 or is_a(exc, "DaytonaAuthenticationError"):
         return CredentialsError(f"Daytona refused the credentials ({text}).")
     if status == 403:
         return CredentialsError(
@@ -64,13 +68,13 @@ def translate(exc: Exception) -> DaytonaKernelError:
             "~/.netrc has an entry for Daytona's host, or a default one, which the SDK can not do with.",
             hint="Remove it, or set NETRC=/dev/null where Jupyter is started.",
         )
-    if _is_a(exc, "InvalidURL"):
+    if is_a(exc, "InvalidURL"):
         return ConfigurationError(
             f"The API URL is not a URL ({text}).", hint="DAYTONA_API_URL looks like https://host/api."
         )
-    if _is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
+    if is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
         return ConnectionFailed(f"Daytona could not be reached ({text}).")
-    if _is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
+    if is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
         return ConfigurationError(f"Daytona's SDK refuses that: {text}")
     return SandboxError(f"Daytona's SDK failed: {text}", hint="Run the cell again.")
 
@@ -78,7 +82,7 @@ def translate(exc: Exception) -> DaytonaKernelError:
 def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
     """Our error for a sandbox that could not be made."""
     status, text = status_of(exc), one_line(exc)
-    if status == 408 or (status is None and _is_a(exc, "TimeoutError")):
+    if status == 408 or (status is None and is_a(exc, "TimeoutError")):
         return SandboxCreationFailed(
             f"The sandbox was not ready within {settings.create_timeout or 0:g} s.",
             hint="Run the cell again, or raise create_timeout (DAYTONA_KERNEL_CREATE_TIMEOUT).",
@@ -105,7 +109,7 @@ def _patience_of(exc: Exception) -> float | None:
     return told if isinstance(told, float) else None
 
 
-def _is_a(exc: BaseException, *names: str) -> bool:
+def is_a(exc: BaseException, *names: str) -> bool:
     """Whether ``exc``, or what caused it, is of a class so named: the SDK wraps what it meets."""
     seen: BaseException | None = exc
     while seen is not None:
@@ -122,8 +126,17 @@ def one_line(exc: BaseException) -> str:
     message in the answer: its own text is a dump of headers.
     """
     text = str(getattr(exc, "message", "") or _answered(exc) or exc)
-    text = " ".join(text.split()) or type(exc).__name__
+    text = " ".join(without_page(text).split()) or type(exc).__name__
     return text if len(text) <= 400 else text[:400] + "…"
+
+
+def without_page(text: str) -> str:
+    """A message without the web page in it, as proxies send them: of that, the title."""
+    page = _PAGE.search(text)
+    if page is None:
+        return text
+    title = _TITLE.search(text, page.start())
+    return text[: page.start()] + (title[1] if title else "a web page")
 
 
 def _answered(exc: BaseException) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
-from .context import ContextStarter, checked_info
+from .context import ContextStarter, Started, checked_info
 from .controlplane import STARTED
 from .errors import DaytonaKernelError, SandboxError, SandboxGone
 from .link import Link
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Content = dict[str, Any]
 
+STATE_CHECK_S = 2.0
+"""Between two looks at the sandbox's state while it does not answer."""
 OTHERS_S = 1.0
 """How long an end may look for others in the sandbox."""
 LEFT_BEHIND = (
@@ -132,7 +134,7 @@ class Workplace(LoopThread):
         await self._acquire()
         assert self._toolbox is not None
         acquired = time.monotonic()
-        started = await self._starter.start(self._toolbox, self.execution_count)
+        started = await self._start_context()
         link, self.info = started.link, started.info
         self._own.add(link.context_id)
         self._notices += started.notices
@@ -143,6 +145,31 @@ class Workplace(LoopThread):
         now = time.monotonic()
         log.info("ready: sandbox after %.3f s, Python in it %.3f s later", acquired - began, now - acquired)
         self._tell_ready()
+
+    async def _start_context(self) -> Started:
+        """A context. A sandbox that turns out to have stopped, as may be told late, is started first."""
+        assert self._toolbox is not None
+        starting = asyncio.ensure_future(self._starter.start(self._toolbox, self.execution_count))
+        stopping = asyncio.ensure_future(self._until_stopped())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
+        await self._repair_sandbox()
+        await self._acquire()
+        return await self._starter.start(self._toolbox, self.execution_count)
+
+    async def _until_stopped(self) -> None:
+        """Look again and again whether the sandbox runs, until it does not."""
+        while True:
+            await asyncio.sleep(STATE_CHECK_S)
+            with suppress(DaytonaKernelError):
+                if not await self._sandbox_runs():
+                    return
 
     def _tell_ready(self) -> None:
         self._on_ready(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SIZES = {"small": (1, 1, 3), "medium": (2, 4, 8), "large": (4, 8, 10)}
 """Daytona's general snapshots: vCPU, GiB of memory, GiB of disk."""
 MAX_CPU, MAX_MEMORY, MAX_DISK = 4, 8, 10
+"""An organization's limits for a sandbox, unless Daytona has raised them. The local server's are these."""
+OR_MORE = "more if your organization may"
 VOLUME_WAIT_S, VOLUME_LOOK_S = 60.0, 0.5
 FORBIDDEN_MOUNTS = ("/proc", "/sys", "/dev", "/boot", "/etc", "/bin", "/sbin", "/lib", "/lib64")
 
@@ -41,9 +43,14 @@ def minutes(text: str, name: str) -> int:
 def resource_arguments(parser: Parser) -> None:
     """Add ``--cpu``, ``--memory`` and ``--disk``."""
     add = parser.add_argument
-    add("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}; only with --image")
-    add("--memory", type=int, metavar="GIB", help=f"memory, 1 to {MAX_MEMORY} GiB; only with --image")
-    add("--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB; only with --image")
+    add("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}, {OR_MORE}; only with --image")
+    add(
+        "--memory",
+        type=int,
+        metavar="GIB",
+        help=f"memory, 1 to {MAX_MEMORY} GiB, {OR_MORE}; only with --image",
+    )
+    add("--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB, {OR_MORE}; only with --image")
 
 
 def _create_arguments(parser: Parser) -> None:
@@ -123,7 +130,7 @@ def _own_labels(host: Host) -> dict[str, str]:
 
 def _options(host: Host, args: argparse.Namespace) -> dict[str, Any]:
     """What all sandboxes can be given. Raises :class:`UsageError` for wrong values and combinations."""
-    _check_combinations(args)
+    _check_combinations(host, args)
     options: dict[str, Any] = {
         "name": args.name,
         "env_vars": key_values(args.env, "variable") or None,
@@ -154,23 +161,23 @@ def _parameters(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     return CreateSandboxFromSnapshotParams(snapshot=snapshot, **options)
 
 
-def _check_combinations(args: argparse.Namespace) -> None:
+def _check_combinations(host: Host, args: argparse.Namespace) -> None:
     if sum(bool(one) for one in (args.snapshot, args.image, args.size)) > 1:
         raise UsageError("A sandbox is made from one of --snapshot, --image and --size.")
     if (args.cpu or args.memory or args.disk) and not args.image:
         raise UsageError("--cpu, --memory and --disk need --image: a snapshot brings its own resources.")
-    check_resources(args)
+    check_resources(host, args)
     if args.ephemeral and args.auto_delete is not None:
         raise UsageError("--ephemeral is --auto-delete 0: give only one of them.")
     if args.block_network and args.allow:
         raise UsageError("--block-network and --allow exclude each other.")
 
 
-def check_resources(args: argparse.Namespace) -> None:
-    """Refuse resources out of the service's bounds."""
+def check_resources(host: Host, args: argparse.Namespace) -> None:
+    """Refuse resources out of bounds. How much is too much in the cloud, only the service knows."""
     for name, most in (("cpu", MAX_CPU), ("memory", MAX_MEMORY), ("disk", MAX_DISK)):
         value = getattr(args, name)
-        if value is not None and not 1 <= value <= most:
+        if value is not None and (value < 1 or (value > most and host.is_local)):
             raise UsageError(f"--{name} is a whole number from 1 to {most}, not {value}.")
 
 

@@ -74,6 +74,11 @@ class Host(ABC):
         self._checked = False
         self._start_of = ("", "")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the sandboxes are those of the embedded server."""
+        return self.session.settings.is_local
+
     def without_secrets(self, text: str) -> str:
         """What may be shown of a text, for what programs of the sandbox print comes this way, too."""
         hidden = self.session.settings.redact_secrets

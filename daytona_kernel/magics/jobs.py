@@ -6,12 +6,12 @@ A job is a session of the sandbox's daemon with one command, so it outlives the 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .following import end_session, follow, make_session, tidied
 from .host import CommandFailed, Host, Result, UsageError
 from .process import (
     Written,
@@ -19,7 +19,6 @@ from .process import (
     checked_environment,
     checked_name,
     command_line,
-    follow,
     where,
     where_arguments,
 )
@@ -83,12 +82,12 @@ async def start_job(sandbox: AsyncSandbox, name: str, line: str) -> Job:
 
     session_id = JOB_PREFIX + name
     with translated(f"job {name}"):
-        await sandbox.process.create_session(session_id)
+        await make_session(sandbox, session_id)
         try:
             request = SessionExecuteRequest(command=line, run_async=True)
             answer = await sandbox.process.execute_session_command(session_id, request)
         except BaseException:
-            await asyncio.shield(sandbox.process.delete_session(session_id))
+            await tidied(end_session(sandbox, session_id))
             raise
     return Job(name, session_id, str(answer.cmd_id), line, None)
 

@@ -10,11 +10,12 @@ import shlex
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import DaytonaKernelError
 from ..toolbox import shell_words
 from .files import expanded
+from .following import Writing, end_session, follow, may_pass, patiently, tidied
 from .general import key_values
 from .host import CommandFailed, Host, Result, UsageError
 from .registry import Parser, command, seconds_of
@@ -115,13 +116,6 @@ def command_line(argv: list[str], cwd: str | None = None, environment: dict[str,
     return f"cd {shlex.quote(cwd)} && {line}" if cwd else line
 
 
-class Writing(Protocol):
-    """What a program's output goes to."""
-
-    def write(self, text: str, *, error: bool = False) -> None:
-        """Take a piece of stdout, or with ``error`` of stderr."""
-
-
 class Written:
     """Keeps a program's output, for ``--json``."""
 
@@ -132,12 +126,8 @@ class Written:
         """Keep a piece."""
         self.texts["stderr" if error else "stdout"] += text
 
-
-async def follow(host: Writing, sandbox: AsyncSandbox, session_id: str, command_id: str) -> None:
-    """Show what a command of a session writes, until it ends."""
-    await sandbox.process.get_session_command_logs_async(
-        session_id, command_id, host.write, lambda text: host.write(text, error=True)
-    )
+    def status(self, text: str | None) -> None:
+        """Nobody looks."""
 
 
 async def run_line(
@@ -174,13 +164,11 @@ async def run_line(
                     await asyncio.wait(works, timeout=SHELL_GRACE_S, return_when=asyncio.ALL_COMPLETED)
                 if not following.done():
                     raise CommandFailed(SHELL_ENDED, hint="The next cell of that session gets a new one.")
-                following.result()
+                return following.result()
             finally:
                 for task in works:
                     task.cancel()
                 await asyncio.gather(*works, return_exceptions=True)
-            ended = await sandbox.process.get_session_command(session_id, command_id)
-    return None if ended.exit_code is None else int(ended.exit_code)
 
 
 async def _begin(sandbox: AsyncSandbox, session_id: str, line: str) -> str:
@@ -192,11 +180,24 @@ async def _begin(sandbox: AsyncSandbox, session_id: str, line: str) -> str:
         answer = await sandbox.process.execute_session_command(session_id, request)
     except Exception as exc:
         if getattr(exc, "status_code", None) != SESSION_ENDED:
-            raise
+            return await _begun_all_the_same(sandbox, session_id, line, exc)
         await sandbox.process.delete_session(session_id)
         await sandbox.process.create_session(session_id)
         answer = await sandbox.process.execute_session_command(session_id, request)
     return str(answer.cmd_id)
+
+
+async def _begun_all_the_same(sandbox: AsyncSandbox, session_id: str, line: str, exc: Exception) -> str:
+    """The id of a line whose answer was lost, if it has begun. It is not sent again: it may be on its way.
+
+    Raises ``exc`` if it has not begun.
+    """
+    if may_pass(exc):
+        session = await patiently(lambda: sandbox.process.get_session(session_id))
+        for one in session.commands or []:
+            if one.command == line:  # a kept session's line has a mark of its own
+                return str(one.id)
+    raise exc
 
 
 async def _until_shell_has_ended(toolbox: Toolbox, path: str, mark: str) -> None:
@@ -214,9 +215,9 @@ async def _shell(sandbox: AsyncSandbox, keep: str) -> AsyncIterator[str]:
     """A session; ended afterwards, unless it has a name to keep and all went well."""
     session_id = SHELL_PREFIX + (keep or uuid.uuid4().hex)
     try:
-        await sandbox.process.create_session(session_id)
-    except Exception as exc:
-        if not (keep and getattr(exc, "status_code", None) == 409):
+        await patiently(lambda: sandbox.process.create_session(session_id))
+    except Exception as exc:  # 409: it was kept, or made by a call whose answer was lost
+        if getattr(exc, "status_code", None) != 409:
             raise
     well = False
     try:
@@ -224,7 +225,7 @@ async def _shell(sandbox: AsyncSandbox, keep: str) -> AsyncIterator[str]:
         well = True
     finally:
         if not (keep and well):
-            await asyncio.shield(sandbox.process.delete_session(session_id))
+            await tidied(end_session(sandbox, session_id))
 
 
 def _ended(code: int | None, what: str, args: argparse.Namespace) -> Result:
@@ -372,7 +373,7 @@ async def _script(host: Host, args: argparse.Namespace, suffix: str, runner: str
         line = command_line(["sh", "-c", runner, "sh", path], await where(host, None)) + " </dev/null"
         code = await run_line(host, sandbox, line, what="The program", limit_s=limit_s)
     finally:
-        await asyncio.shield(toolbox.execute("rm", "-f", path))
+        await tidied(toolbox.execute("rm", "-f", path))
     if code == NOT_FOUND:
         raise CommandFailed("There is no Node in the sandbox.", hint="Use a snapshot or image that has it.")
     return _ended(code, "The program", args)

@@ -106,7 +106,7 @@ async def _from_image(host: Host, args: argparse.Namespace, timeout_s: float) ->
     from daytona import CreateSnapshotParams, Resources
 
     _check_image(args.image)
-    check_resources(args)
+    check_resources(host, args)
     sizes = {name: getattr(args, name) for name in ("cpu", "memory", "disk") if getattr(args, name)}
     client = await host.client()
     params = CreateSnapshotParams(

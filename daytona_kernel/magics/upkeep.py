@@ -7,7 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..controlplane import STARTED
-from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, check_resources, minutes
+from .creation import MAX_CPU, MAX_DISK, MAX_MEMORY, OR_MORE, check_resources, minutes
 from .general import key_values
 from .host import Host, Result, UsageError
 from .lifecycle import WAIT_S, current
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def _resize_arguments(parser: Parser) -> None:
-    parser.add_argument("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}")
-    parser.add_argument("--memory", type=int, metavar="GIB", help=f"memory, 1 to {MAX_MEMORY} GiB")
-    parser.add_argument("--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB; only grows")
+    parser.add_argument("--cpu", type=int, metavar="N", help=f"vCPUs, 1 to {MAX_CPU}, {OR_MORE}")
+    parser.add_argument("--memory", type=int, metavar="GIB", help=f"memory, 1 to {MAX_MEMORY} GiB, {OR_MORE}")
+    parser.add_argument(
+        "--disk", type=int, metavar="GIB", help=f"disk, 1 to {MAX_DISK} GiB, {OR_MORE}; only grows"
+    )
     parser.add_argument("--restart", action="store_true", help="stop and start it, if the change needs that")
 
 
@@ -36,7 +38,7 @@ async def resize(host: Host, args: argparse.Namespace) -> Result:
     }
     if not wanted:
         raise UsageError("Resize to what? Give --cpu, --memory or --disk.")
-    check_resources(args)
+    check_resources(host, args)
     sandbox = await current(host)
     if args.disk is not None and args.disk < sandbox.disk:
         raise UsageError(f"A disk can not shrink: it has {sandbox.disk} GiB.")

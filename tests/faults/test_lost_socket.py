@@ -147,6 +147,7 @@ async def test_a_cell_is_not_sent_while_nobody_answers(faulty: Faulty, notebook:
     faulty.proxy.reset_all()
     cell = notebook.start("once(); print('there')")
     await cell.until(lambda: bool(cell.lost_line))
+    assert "not sent" in cell.lost_line[0]
     assert await notebook.marks() == 0
     await faulty.proxy.accept()
     assert (await cell.reply())["status"] == "ok"

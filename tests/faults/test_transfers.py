@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daytona_kernel import fetching, transfer
+from daytona_kernel import fetching, sending, transfer
 from daytona_kernel.toolbox import Toolbox
 from daytona_kernel.transfer import Item
 
@@ -46,3 +46,29 @@ async def test_a_download_goes_on_where_it_was_cut(
     cut, rest = [one for one in faulty.proxy.connections if "files/download" in (one.path or "")]
     assert cut.down.bytes_passed < SIZE
     assert rest.down.bytes_passed < SIZE  # not the whole file again
+
+
+async def test_an_upload_that_is_cut_arrives_all_the_same(
+    faulty: Faulty, notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces then, of which one is cut, too; and of which a proxy takes only small ones."""
+    monkeypatch.setattr(sending, "PAUSES_S", (0.0,) * 5)
+    data = os.urandom(1 << 20) * 24
+    (tmp_path / "big.bin").write_bytes(data)
+    assert notebook.session.toolbox is not None
+    box = Toolbox(notebook.session.toolbox.endpoint)
+    faulty.proxy.plan(Plan(up=Cut(after=SIZE * 9 // 10)), path="files/bulk-upload", nth=1)
+    faulty.proxy.plan(Plan(up=Cut(after=sending.PIECE_BYTES // 2)), path="files/bulk-upload", nth=2)
+    counted: list[int] = []
+    item = Item(tmp_path / "big.bin", f"{notebook.home}/up/big.bin", SIZE, 0o640, 0.0)
+    try:
+        outcome = await transfer.upload(box, [item], counted.append)
+    finally:
+        await box.close()
+    assert outcome.errors == []
+    assert sum(counted) == SIZE
+    cell = await notebook.run(
+        "import hashlib, os; os.chdir('up')\n"
+        "print(hashlib.sha256(open('big.bin', 'rb').read()).hexdigest(), os.listdir())"
+    )
+    assert cell.lines == [f"{hashlib.sha256(data).hexdigest()} ['big.bin']"]

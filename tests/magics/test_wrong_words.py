@@ -17,6 +17,8 @@ EVERY = [*registry.commands().values(), *registry.commands(cell=True).values()]
 class UntouchedHost(Host):
     """A host that nothing may be asked of."""
 
+    is_local = True
+
     def __init__(self) -> None:
         self.door = "ipython"
         self.state, self.namespace = {}, {}

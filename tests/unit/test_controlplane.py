@@ -182,12 +182,29 @@ async def test_a_gateway_that_stays_away_is_told(plane: ControlPlane, api: Api) 
 
 
 async def test_a_call_that_may_have_been_carried_out_is_not_repeated(plane: ControlPlane, api: Api) -> None:
-    api.answers["GET /sandbox/s1"] = [BOX]
-    api.answers["POST /sandbox/s1/stop"] = [(502, {}), BOX]
-    box = await plane.get("s1")
+    api.answers["POST /sandbox/s1/resize"] = [(502, {}), BOX]
     with pytest.raises(ControlPlaneError, match="Bad Gateway"):
+        await plane.call("POST", "/sandbox/s1/resize", body={"cpu": 2})
+    assert [call[0] for call in api.calls] == ["POST"]
+
+
+@pytest.mark.parametrize(("status", "state"), [(409, "stopping"), (400, "stopped")])
+async def test_a_stop_whose_answer_was_lost_has_stopped_it(
+    plane: ControlPlane, api: Api, status: int, state: str
+) -> None:
+    api.answers["GET /sandbox/s1"] = [BOX, BOX | {"state": state}]
+    api.answers["POST /sandbox/s1/stop"] = [(502, {}), (status, {"message": "Sandbox is not started"})]
+    box = await plane.get("s1")
+    await box.stop()
+    assert box.state == state
+
+
+async def test_a_stop_that_is_refused_is_an_error(plane: ControlPlane, api: Api) -> None:
+    api.answers["GET /sandbox/s1"] = [BOX, BOX | {"state": "starting"}]
+    api.answers["POST /sandbox/s1/stop"] = [(409, {"message": "Sandbox state change in progress"})]
+    box = await plane.get("s1")
+    with pytest.raises(ControlPlaneError, match="in progress"):
         await box.stop()
-    assert [call[0] for call in api.calls] == ["GET", "POST"]
 
 
 async def test_a_call_that_comes_too_early_is_made_again_when_the_service_says(
@@ -213,6 +230,9 @@ def test_the_time_to_wait_may_be_given_in_two_forms() -> None:
     assert module.retry_after({"retry-after": " 7 "}) == 7
     assert module.retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
     assert module.retry_after({"Retry-After": "soon"}) is None
+    # by the clock that wrote it: this machine's may be hours off
+    told = {"Date": "Sat, 01 Jan 2050 00:00:00 GMT", "Retry-After": "Sat, 01 Jan 2050 00:00:09 GMT"}
+    assert module.retry_after(told) == 9
     assert module.retry_after({}) is None
 
 
@@ -225,6 +245,17 @@ async def test_a_creation_whose_answer_was_lost_is_found_by_its_name(plane: Cont
     api.answers["GET /sandbox/s1"] = [BOX]
     assert (await plane.create({"name": "nb-1"}, 10)).id == "s1"
     assert [call[0] for call in api.calls] == ["POST", "GET", "GET"]
+
+
+async def test_a_creation_that_the_network_swallowed_is_asked_for_again(
+    plane: ControlPlane, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the time that the sandbox itself may take is over."""
+    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.2)
+    api.answers["POST /sandbox"] = [None, BOX]
+    api.answers["GET /sandbox/nb-1"] = [(404, {"message": "no such sandbox"})]
+    assert (await plane.create({"name": "nb-1"}, 120)).id == "s1"
+    assert [call[0] for call in api.calls] == ["POST", "GET", "POST"]
 
 
 async def test_a_creation_that_did_not_arrive_is_asked_for_again(plane: ControlPlane, api: Api) -> None:

@@ -8,7 +8,11 @@ import re
 import pytest
 
 from daytona_kernel import errors
-from daytona_kernel.errors import DaytonaKernelError, SandboxError
+from daytona_kernel.channel import Refused
+from daytona_kernel.errors import DaytonaKernelError, SandboxError, SandboxGone, public_name
+from daytona_kernel.execution import ContextLost
+from daytona_kernel.outcome import is_infrastructure
+from daytona_kernel.toolbox import ToolboxError
 
 ALL = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, Exception)]
 
@@ -48,3 +52,14 @@ def test_the_sandbox_failed_is_never_a_builtin_error_of_the_cell() -> None:
     for cls in ALL:
         assert issubclass(cls, DaytonaKernelError)
         assert not issubclass(cls, (OSError, ValueError, RuntimeError))
+
+
+def test_what_is_finer_inside_has_the_name_that_people_and_exit_codes_know() -> None:
+    """Else ``jupyter daytona run`` would take it for an error of the notebook's own code."""
+    assert public_name(Refused("")) == "ConnectionFailed"
+    assert public_name(ToolboxError(502, "")) == "SandboxError"
+    assert public_name(ContextLost("", started=True)) == "DaytonaKernelError"
+    for cls in (Refused, ToolboxError, ContextLost):
+        assert is_infrastructure(next(c.__name__ for c in cls.__mro__ if "internal" not in vars(c)))
+    assert public_name(SandboxGone("")) == "SandboxGone"
+    assert public_name(ValueError("")) == "ValueError"

@@ -73,6 +73,8 @@ READY, DONE = wire.Frame("e1", "ready", {"token": "t"}), wire.Frame("e1", "done"
         (1008, "slow consumer", Close.LOST),
         (1011, "failed to get default context: no python", Close.REFUSED),
         (1011, "", Close.LOST),
+        (1011, "context canceled", Close.LOST),  # a proxy's, in Go's words: the interpreter has the request
+        (1008, "read: context deadline exceeded.", Close.LOST),
         (1006, "", Close.LOST),
         (1002, "invalid JSON payload", Close.LOST),
         (None, "", Close.LOST),

@@ -30,7 +30,7 @@ from daytona_kernel.labels import notebook_label, owner_label
 from daytona_kernel.magics.sdk import explain
 from daytona_kernel.sandbox import SandboxManager
 from daytona_kernel.service import Service
-from daytona_kernel.translation import translate
+from daytona_kernel.translation import one_line, translate
 
 OURS = {"daytona-kernel": "1", "daytona-kernel.host": module.host_label()}
 
@@ -448,6 +448,18 @@ def test_an_error_that_the_sdk_leaks_is_told_by_its_message(body: str, words: st
     for told in (translate(leaked), explain(leaked, "secret x")):
         assert words in str(told)
         assert "header" not in str(told).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Failed: <html>\n<head><title>502 Bad Gateway</title></head>\n<body/>", "Failed: 502 Bad Gateway"),
+        ("<!DOCTYPE html><p>Sorry", "a web page"),
+        ("a <b> c", "a <b> c"),
+    ],
+)
+def test_a_proxys_web_page_is_not_shown_in_a_cell(text: str, words: str) -> None:
+    assert one_line(SandboxError(text)) == words
 
 
 def test_an_error_without_words_is_told_by_its_name_and_a_long_one_is_cut() -> None:

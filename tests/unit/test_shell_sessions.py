@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daytona_kernel.errors import ConnectionFailed
 from daytona_kernel.magics import process as module
 from daytona_kernel.magics.host import CommandFailed
 from daytona_kernel.magics.process import AS_BASH, HAS_ENDED, Written, run_line
@@ -103,6 +104,42 @@ async def test_a_session_whose_shell_has_ended_gets_a_new_one() -> None:
     processes.gone = 1
     assert (await run(processes, Looks()))[0] == 0
     assert processes.calls == ["create", "delete", "create"]
+
+
+async def test_a_line_whose_answer_was_lost_is_found_and_not_sent_again() -> None:
+    processes = Processes(ends=True)
+    begin = processes.execute_session_command
+
+    async def lose(session_id: str, request: Any) -> Any:
+        await begin(session_id, request)
+        raise ConnectionResetError
+
+    async def get_session(session_id: str) -> Any:
+        commands = [
+            SimpleNamespace(id=f"c{n}", command=line) for n, line in enumerate(["older", *processes.lines])
+        ]
+        return SimpleNamespace(commands=commands)
+
+    processes.execute_session_command = lose  # type: ignore[method-assign]
+    processes.get_session = get_session  # type: ignore[attr-defined]
+    assert await run(processes, Looks()) == (0, "said\n")
+    assert len(processes.lines) == 1
+
+
+async def test_a_line_that_did_not_arrive_is_told() -> None:
+    processes = Processes(ends=True)
+
+    async def lose(session_id: str, request: Any) -> Any:
+        raise ConnectionResetError
+
+    async def get_session(session_id: str) -> Any:
+        return SimpleNamespace(commands=None)
+
+    processes.execute_session_command = lose  # type: ignore[method-assign]
+    processes.get_session = get_session  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionFailed):
+        await run(processes, Looks())
+    assert not processes.lines
 
 
 def look(path: Path, mark: str = "m1") -> int:

@@ -14,6 +14,8 @@ from daytona_kernel import toolbox as module
 from daytona_kernel.errors import ConnectionFailed, SandboxError, SandboxProtocolError
 from daytona_kernel.toolbox import Endpoint, Toolbox, ToolboxError
 
+from .virtual import VirtualLoop
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[str, str, Handler], AbstractAsyncContextManager[Toolbox]]
 
@@ -303,6 +305,26 @@ async def test_a_renewed_toolbox_uses_new_connections() -> None:
         assert await toolbox.version() == "0.190.0"
         toolbox.renew()
         assert await toolbox.version() == "0.190.0"
+
+
+def test_a_gateway_that_refuses_is_not_asked_on_and_on_while_a_call_hangs() -> None:
+    loop = VirtualLoop()
+    times: list[float] = []
+
+    async def attempt() -> str:
+        times.append(loop.time())
+        if len(times) == 1:
+            await asyncio.Event().wait()
+        if len(times) < 4:
+            raise ToolboxError(502, "")
+        return "there"
+
+    async def ask() -> str:
+        return await module.hedged(attempt)
+
+    assert loop.run_until_complete(ask()) == "there"
+    loop.finish()
+    assert times == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_the_critical_path_does_not_import_the_sdk() -> None:
