@@ -37,21 +37,7 @@ def test_words_of_the_command_line_have_the_types_that_papermill_gives_them(text
 
 
 def test_a_value_may_look_like_an_option() -> None:
-    words = [
-        "run",
-        "a.ipynb",
-        "-p",
-        "x",
-        "-1e-5",
-        "--parameter",
-        "flags",
-        "--fast",
-        "-r",
-        "y",
-        "-y",
-        "-j",
-        "2",
-    ]
+    words = ["run", "a.ipynb", "-p", "x", "-1e-5", "--parameter", "w", "--fast", "-r", "y", "-y", "-j", "2"]
     found = runcommand.shielded(words)
     args = cli.build_parser().parse_args(found)
     assert args.jobs == 2
