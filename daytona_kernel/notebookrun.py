@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from . import kernelstate
 from .account import account_folder, account_variables, kernel_settings
-from .errors import DaytonaKernelError
+from .errors import DaytonaKernelError, public_name
 from .outcome import (
     EXIT_CELL_FAILED,
     EXIT_INFRASTRUCTURE,
@@ -184,7 +184,7 @@ class NotebookRun:
         except SuppliesError as exc:
             return self._stopped() or Outcome(EXIT_INFRASTRUCTURE, str(exc), retryable=True)
         except DaytonaKernelError as exc:
-            name = type(exc).__name__
+            name = public_name(exc)
             message = f"the sandbox failed before the first cell ({name}: {exc})"
             return self._stopped() or Outcome(
                 EXIT_INFRASTRUCTURE, message, ename=name, evalue=str(exc), retryable=is_retryable(name)
