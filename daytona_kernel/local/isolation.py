@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,12 @@ ETC_ENTRIES = (
     "timezone", "tmux.conf", "vim", "vulkan", "wgetrc", "X11", "xdg", "zsh", "zshrc", "zprofile", "zshenv",
 )  # fmt: skip
 """What a sandbox sees of the host's /etc. The rest (shadow, host keys, other programs' secrets) stays out."""
+
+PASSWORD = re.compile(
+    rb"://[^/\s:@]*:[^/\s@]+@|^\s*\w*passw(?:or)?d\s*[=:]\s*\S", re.IGNORECASE | re.MULTILINE
+)
+PERHAPS_SECRET = ("gitconfig", "pip.conf", "wgetrc")
+"""Some put the password of a package index or a proxy there, which is for the host's programs."""
 
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """On merged-usr systems links into /usr, else directories."""
@@ -254,6 +261,8 @@ def _etc_mounts(files: Path, *, own_network: bool) -> list[str]:
     arguments: list[str] = []
     for name in ETC_ENTRIES:
         path = f"/etc/{name}"
+        if name in PERHAPS_SECRET and has_password(path):
+            continue
         if os.path.exists(path) and not (own_network and name == "resolv.conf"):
             arguments += ["--ro-bind", os.path.realpath(path), path]
     if os.path.isdir("/etc/ssl/private"):
@@ -267,6 +276,15 @@ def _etc_mounts(files: Path, *, own_network: bool) -> list[str]:
     for name in own:
         arguments += ["--ro-bind", str(files / "etc" / name), f"/etc/{name}"]
     return arguments
+
+
+def has_password(path: str) -> bool:
+    """Whether a file of settings seems to have a password in it."""
+    try:
+        with open(path, "rb") as stream:
+            return PASSWORD.search(stream.read(1 << 20)) is not None
+    except OSError:
+        return False
 
 
 def _private_mounts(files: Path) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from daytona_kernel.local import volumes
+from daytona_kernel.local.isolation import has_password
 from daytona_kernel.local.keyring import KEYCTL, leave_session_keyring
 from daytona_kernel.local.volumes import make_subpath
 
@@ -100,6 +101,24 @@ async def test_environment_of_the_host_does_not_leak(running: Running, sandbox: 
     assert SECRET not in output
     assert running.key not in output
     assert str(running.server.options.paths.state_dir) not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("[global]\nindex-url = https://ada:hush@index.example/simple\n", True),
+        ("[global]\nindex-url = https://:hush@index.example/simple\n", True),
+        ("proxy_password = hush\n", True),
+        ("http_passwd=hush", True),
+        ('[url "git@github.com:"]\n insteadOf = https://github.com/\n', False),
+        ("[global]\nindex-url = https://index.example:8443/simple\ntimeout = 60\n", False),
+        ("# password = \n[http]\nsslCAInfo = /etc/ssl/certs/ca.crt\n", False),
+    ],
+)
+async def test_settings_with_a_password_are_not_shown(tmp_path: Path, text: str, secret: bool) -> None:
+    (tmp_path / "pip.conf").write_text(text)
+    assert has_password(str(tmp_path / "pip.conf")) is secret
+    assert not has_password(str(tmp_path / "none"))
 
 
 READ_KEYS = """
