@@ -20,6 +20,8 @@ from .controlplane import GATEWAY
 from .errors import ConnectionFailed, DaytonaKernelError, SandboxError, SandboxProtocolError
 from .execution import ContextLost, Execution
 from .link import Link
+from .messages import clean_text
+from .terminal import without_sequences
 from .toolbox import Toolbox, ToolboxError
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ PATIENCE_S = 15.0
 """How long a sandbox that is started may refuse before that is believed."""
 PAUSE_MIN_S, PAUSE_MAX_S = 0.3, 2.0
 GIVE_UP_S = 2.5
+SHOWN = ("python", "shell_version", "banner")
+"""What front ends are told first of all: a text that can not be sent would leave them without an answer."""
+SHOWN_CHARS = 4000
 NOT_YET = (400, 401, 404, 429, *GATEWAY)
 """The proxy's words for a sandbox that it does not know yet (401, which it remembers for 5 s; 404), that has
 no address yet (400) or whose daemon does not listen yet (502, 503, 504), as of v0.190.0."""
@@ -230,8 +235,9 @@ async def _greet(link: Link, request: Content, code: str | None) -> Content:
 
 def checked_info(info: Content) -> Content:
     """What an agent says of itself, with values of the types that are relied on: it may say anything."""
-    texts = {name: info.get(name) for name in ("python", "executable", "home", "shell")}
+    texts = {name: info.get(name) for name in ("executable", "home", "shell", *SHOWN)}
     known = {name: text if isinstance(text, str) else "" for name, text in texts.items()}
+    known |= {name: without_sequences(clean_text(known[name][:SHOWN_CHARS])) for name in SHOWN}
     pid = info.get("pid")
     return {
         **info,

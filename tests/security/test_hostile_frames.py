@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from daytona_kernel import session as session_module
 from daytona_kernel import wire
+from daytona_kernel.context import checked_info
 from daytona_kernel.messages import well_formed_answer, well_formed_reply
 
 from .hostile import ID, Victim, line, packed, victim
@@ -330,6 +331,17 @@ async def test_what_keeps_a_cell_from_beginning_can_be_interrupted() -> None:
         await session._interrupt()
         assert sent == ["kill -s INT 7"]
         session._link = None
+
+
+def test_what_an_agent_says_of_itself_can_be_told() -> None:
+    """A kernel whose ``kernel_info_reply`` can not be sent is dead to its front ends."""
+    lie = "\ud800\x1b]0;title\x07" * 10_000
+    info = checked_info({"python": lie, "banner": lie, "shell_version": [1], "pid": "7"})
+    for name in ("python", "banner", "shell_version"):
+        json.dumps(info[name], ensure_ascii=False).encode()
+        assert "\x1b" not in info[name]
+        assert len(info[name]) < 10_000
+    assert checked_info({"python": "3.12.1", "banner": "a\nb"})["banner"] == "a\nb"
 
 
 async def test_messages_hold_nothing_that_programs_running_notebooks_fail_over() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Edit, Mutant, mutant
+from .model import ASSERTED, Edit, Mutant, mutant
 
 FRAMES = "security/test_hostile_frames.py::"
 SERVER = "security/test_hostile_server.py::"
@@ -11,7 +11,7 @@ TRANSFER = "magics/test_transfer.py::"
 
 NAMES = "your files: a list that names others than were asked for"
 PAINT = "terminal: output of cells in a plain IPython"
-RUNNERS = "programs that run notebooks: forged numbers and ids"
+RUNNERS = "programs that run notebooks: forged numbers, ids and facts"
 
 MUTANTS = (
     mutant(
@@ -60,6 +60,14 @@ MUTANTS = (
             Edit("messages.py", 'return {"data": {}, **known}', 'return {"data": {}, **content}'),
         ),
         (FRAMES + "test_messages_hold_nothing_that_programs_running_notebooks_fail_over",),
+    ),
+    mutant(
+        RUNNERS,
+        "context.py",
+        "    known |= {name: without_sequences(clean_text(known[name][:SHOWN_CHARS])) for name in SHOWN}\n",
+        "",
+        FRAMES + "test_what_an_agent_says_of_itself_can_be_told",
+        why=f"{ASSERTED}|UnicodeEncodeError",
     ),
     mutant(
         "kernel: code that keeps the next cell from beginning",
