@@ -36,6 +36,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 REPEATABLE = ("GET", "PUT", "DELETE")
 PAUSES_S = (0.3, 1.0)
 """Before a call is repeated, unless the answer names a time of its own (``Retry-After``)."""
+LONG_PAUSES_S = (2.0,)
+"""Besides, where a person waits for a sandbox, and would only try the same again."""
 REPEAT_WITHIN_S = 10.0
 """A call that has failed after longer is not repeated: the person has waited enough."""
 MOST_PATIENCE_S = 30.0
@@ -232,20 +234,23 @@ class ControlPlane:
         return made
 
     async def _make(self, body: Content, timeout_s: float | None) -> SandboxHandle:
-        """Ask for it until there is one of that name. Names are unique, so it is never made twice."""
+        """Ask for it until there is one of that name. Names are unique, so it is never made twice.
+
+        A network or gateway that is away is waited for, some 7 s in all.
+        """
         answer_s = min(timeout_s or START_TIMEOUT_S, START_TIMEOUT_S)
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*PAUSES_S, *LONG_PAUSES_S, None):
             try:
                 return await self._handle(await self.call("POST", "/sandbox", body=body, timeout_s=answer_s))
             except (ConnectionFailed, ControlPlaneError) as exc:
-                lost = isinstance(exc, ConnectionFailed) or exc.status in (*GATEWAY, IN_PROGRESS)
+                lost = is_away(exc) or getattr(exc, "status", None) == IN_PROGRESS
                 if not lost or pause_s is None or not body.get("name"):
                     raise
             await asyncio.sleep(pause_s)
             try:
                 return await self.get(body["name"])
-            except ControlPlaneError as exc:
-                if exc.status != 404:
+            except (ConnectionFailed, ControlPlaneError) as exc:
+                if not (is_away(exc) or getattr(exc, "status", None) == 404):
                     raise
         raise AssertionError("unreachable")
 
@@ -328,6 +333,11 @@ class ControlPlane:
             found = await self.call("GET", _path(handle.id, "toolbox-proxy-url"))
             handle.toolbox_proxy_url = str(found.get("url") or "") if isinstance(found, dict) else ""
         return handle
+
+
+def is_away(exc: BaseException) -> bool:
+    """Whether nobody of the service has answered, or only what stands before it."""
+    return isinstance(exc, ConnectionFailed) or getattr(exc, "status", None) in GATEWAY
 
 
 def _looks_allowed(exc: ConnectionFailed | ControlPlaneError) -> int:

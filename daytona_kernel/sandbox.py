@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .config import DaytonaSettings
-from .controlplane import STARTED, ControlPlane, SandboxHandle
+from .controlplane import LONG_PAUSES_S, STARTED, ControlPlane, SandboxHandle, is_away
 from .errors import (
     DaytonaKernelError,
     SandboxGone,
@@ -86,7 +86,7 @@ class SandboxManager:
         self.settings.check()
         await self.connect()
         with Translated():
-            sandbox = await self._find(remembered_id)
+            sandbox = await self._find_patiently(remembered_id)
             if sandbox is not None and not await self._can_be_had(sandbox):
                 sandbox, self.notice = None, GONE_NOTICE
             if sandbox is None:
@@ -234,6 +234,17 @@ class SandboxManager:
         if self.service is None:
             self.service = await find_service(self.settings)
         return self.service
+
+    async def _find_patiently(self, remembered_id: str) -> SandboxHandle | None:
+        """What :meth:`_find` finds, once network and service are there. Its calls wait a little, too."""
+        for pause_s in LONG_PAUSES_S:
+            try:
+                return await self._find(remembered_id)
+            except Exception as exc:
+                if not is_away(exc):
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._find(remembered_id)
 
     async def _find(self, remembered_id: str) -> SandboxHandle | None:
         assert self._plane is not None

@@ -74,6 +74,8 @@ class Session(Workplace):
         self._asking = asyncio.Lock()
         self._questions = 0
         self._aside_open = asyncio.Event()
+        self._given_up: tuple[Link | None, str] | None = None
+        """Way and id of the cell that the person gave up while nobody could reach it."""
 
     # -- from any thread ---------------------------------------------------------------------------
 
@@ -225,6 +227,7 @@ class Session(Workplace):
                 for attempt in range(ATTEMPTS):
                     await self._ensure_ready(running)
                     keepalive = keepalive or self._spawn(self.manager.keep_alive())
+                    await self._end_given_up()
                     late_from = await self._late.stop() if self._late is not None else None
                     request = self._envelope(kind, content, parent, late_from=late_from, **extra)
                     done = await self._attempt(request, running, last=attempt == ATTEMPTS - 1)
@@ -239,6 +242,17 @@ class Session(Workplace):
                 self._ended(running)
                 if keepalive is not None:
                     keepalive.cancel()
+
+    async def _end_given_up(self) -> None:
+        """Pass on the interrupt of the cell that was given up: the next one would wait behind it."""
+        given_up, self._given_up = self._given_up, None
+        link = self._link
+        if given_up is None or link is None or link is not given_up[0]:
+            return
+        with suppress(DaytonaKernelError):
+            last = await last_cell(link.toolbox, link.spool)
+            if last.get("id") == given_up[1] and last.get("running") is True:
+                await link.toolbox.shell(self._interrupt_script(), 5)
 
     def _ended(self, running: Running) -> None:
         """A request is over, however it ended."""
@@ -337,9 +351,10 @@ class Session(Workplace):
                 return run.result()
             if watch.done() and (error := watch.exception()) is not None:
                 raise error
+            self._given_up = (self._link, execution.id) if execution.sent else None
             raise Interrupted(
                 "Interrupted while the sandbox could not be reached.",
-                hint="Whether the cell still runs there is not known.",
+                hint="Whether the cell still runs there is not known; if so, the next one ends it.",
             )
         finally:
             for task in (run, watch, abandoned):
@@ -498,15 +513,17 @@ class Session(Workplace):
     async def _send_signal(self, running: Running) -> None:
         assert self._toolbox is not None
         running.sent = running.interrupts
-        pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
-        script = f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
         try:
-            status, output = await self._toolbox.shell(script, 5)
+            status, output = await self._toolbox.shell(self._interrupt_script(), 5)
             if status != 0:
                 log.warning("the interrupt was not delivered: %s", output[:200])
         except DaytonaKernelError as exc:
             log.warning("the interrupt was not delivered: %s", exc)
             running.sent -= 1
+
+    def _interrupt_script(self) -> str:
+        pid, group = int(self.info.get("pid", 0)), self.info.get("process_group")
+        return f"kill -s INT -- -{pid} || kill -s INT {pid}" if group == pid else f"kill -s INT {pid}"
 
     async def _tell_stubborn(self, running: Running) -> None:
         await asyncio.sleep(STUBBORN_S)

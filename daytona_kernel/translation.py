@@ -60,7 +60,7 @@ def translate(exc: Exception) -> DaytonaKernelError:
         )
     if status is not None:
         return SandboxError(
-            f"Daytona answered {status}: {text}",
+            sentence(f"Daytona answered {status}: {text}"),
             hint="Run the cell again; if it stays, see the service's status.",
         )
     if "Cannot combine AUTHORIZATION" in text:  # aiohttp's, for a password that it found in ~/.netrc
@@ -75,8 +75,8 @@ def translate(exc: Exception) -> DaytonaKernelError:
     if is_a(exc, "DaytonaConnectionError", "ClientError", "OSError", "TimeoutError"):
         return ConnectionFailed(f"Daytona could not be reached ({text}).")
     if is_a(exc, "DaytonaBadRequestError", "DaytonaUnprocessableEntityError"):
-        return ConfigurationError(f"Daytona's SDK refuses that: {text}")
-    return SandboxError(f"Daytona's SDK failed: {text}", hint="Run the cell again.")
+        return ConfigurationError(sentence(f"Daytona's SDK refuses that: {text}"))
+    return SandboxError(sentence(f"Daytona's SDK failed: {text}"), hint="Run the cell again.")
 
 
 def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelError:
@@ -89,14 +89,16 @@ def creation_error(exc: Exception, settings: DaytonaSettings) -> DaytonaKernelEr
         )
     if status in (400, 404) and settings.snapshot:
         return SandboxCreationFailed(
-            f"No sandbox could be made from the snapshot {settings.snapshot!r}: {text}",
+            sentence(f"No sandbox could be made from the snapshot {settings.snapshot!r}: {text}"),
             hint="Check the snapshot's name and state.",
         )
     if status == 400:
         return ConfigurationError(f"Daytona refused to make the sandbox: {text}")
     error = translate(exc)
     if type(error) is SandboxError and status != 429:
-        return SandboxCreationFailed(f"The sandbox could not be made: {text}", hint="Run the cell again.")
+        return SandboxCreationFailed(
+            sentence(f"The sandbox could not be made: {text}"), hint="Run the cell again."
+        )
     return error
 
 
@@ -128,6 +130,11 @@ def one_line(exc: BaseException) -> str:
     text = str(getattr(exc, "message", "") or _answered(exc) or exc)
     text = " ".join(without_page(text).split()) or type(exc).__name__
     return text if len(text) <= 400 else text[:400] + "…"
+
+
+def sentence(text: str) -> str:
+    """With a full stop at its end: a hint follows."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def without_page(text: str) -> str:

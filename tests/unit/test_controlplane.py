@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 from daytona_api_client_async import CreateSandbox
 
 from daytona_kernel import controlplane as module
+from daytona_kernel import sandbox as sandbox_module
 from daytona_kernel.config import DaytonaSettings
 from daytona_kernel.controlplane import ControlPlane, ControlPlaneError
 from daytona_kernel.errors import ConfigurationError, ConnectionFailed, SandboxProtocolError
@@ -256,6 +257,21 @@ async def test_a_creation_that_the_network_swallowed_is_asked_for_again(
     api.answers["GET /sandbox/nb-1"] = [(404, {"message": "no such sandbox"})]
     assert (await plane.create({"name": "nb-1"}, 120)).id == "s1"
     assert [call[0] for call in api.calls] == ["POST", "GET", "POST"]
+
+
+async def test_a_service_that_is_away_for_some_seconds_is_waited_for(
+    plane: ControlPlane, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever needs a sandbox: a person would only try the same again."""
+    monkeypatch.setattr(module, "LONG_PAUSES_S", (0.001,))
+    monkeypatch.setattr(sandbox_module, "LONG_PAUSES_S", (0.001,))
+    api.answers["POST /sandbox"] = [(502, {}), (522, {}), (503, {}), BOX]
+    api.answers["GET /sandbox/nb-1"] = [(502, {})]
+    assert (await plane.create({"name": "nb-1"}, 10)).id == "s1"
+    manager = SandboxManager(DaytonaSettings(backend="daytona", api_key="k", sandbox="s1"))
+    manager._plane = plane
+    api.answers["GET /sandbox/s1"] = [(504, {})] * 4 + [BOX]
+    assert (await manager.acquire()).id == "s1"
 
 
 async def test_a_creation_that_did_not_arrive_is_asked_for_again(plane: ControlPlane, api: Api) -> None:
