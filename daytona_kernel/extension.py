@@ -66,7 +66,7 @@ class IPythonHost(Host):
         self._lines: list[Any] = []
         self._output = threading.Condition()
         self._overwritten = Overwritten(shell)
-        self._painters = {False: Painter(), True: Painter()}
+        self._painters: dict[bool, Painter] = {}
 
     # What is shown is handed to the thread of the cell: display hooks and streams of IPython belong to it.
 
@@ -78,6 +78,8 @@ class IPythonHost(Host):
     def pump(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Have the session's thread do this; its result. Shows output meanwhile. Ctrl-C cancels it."""
         ended = threading.Event()
+        # Not what a cell left open: the next one's output would count as the rest of that.
+        self._painters = {False: Painter(), True: Painter()}
         future = self.session.run(_to_its_end(work, ended))
         future.add_done_callback(lambda _: self._later(lambda: None))
         try:
@@ -125,7 +127,7 @@ class IPythonHost(Host):
         to_stderr = error or self.as_json
         shown = self.without_secrets(text)
         if not _in_a_kernel(self.shell):  # a terminal would obey it
-            shown = self._painters[to_stderr].feed(shown)
+            shown = self._painters.setdefault(to_stderr, Painter()).feed(shown)
         self._show(_write, shown, to_stderr)
 
     def display(self, data: Bundle, metadata: Bundle | None = None) -> None:

@@ -47,6 +47,8 @@ def test_the_sandbox_does_not_steer_the_terminal(ipython: IPythonDoor) -> None:
     assert outcome.shown[0]["text/plain"] == "shown"
     failed = ipython(f"%%daytona\nraise ValueError('{TITLE}it')")
     assert "\x1b]" not in failed.traceback + failed.failed("RemoteError")
+    ipython("%%daytona\nprint('\\x1b]0;', end='')")
+    assert ipython("%%daytona\nprint('mine')").stdout == "mine\n"
 
 
 def test_input_is_asked_for_here(ipython: IPythonDoor) -> None:

@@ -22,17 +22,20 @@ CODE = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from daytona_kernel.local import launcher
-from daytona import Daytona, DaytonaConfig
+from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig, VolumeMount
 secret = os.path.expanduser("~/secret")
 open(secret, "w").write("secret")
 server = launcher.ensure_running()
 client = Daytona(DaytonaConfig(api_key=server.api_key, api_url=server.api_url))
-box = client.create()
+volume = client.volume.create("shared")
+mount = VolumeMount(volume_id=volume.id, mount_path="/home/daytona/shared", subpath="part")
+box = client.create(CreateSandboxFromSnapshotParams(volumes=[mount]))
 tries = {
     "user": "id -u",
     "secret": f"cat {secret} || echo gone",
     "server": f"kill -0 {server.pid} && echo reached || echo gone",
     "capabilities": "grep CapEff /proc/self/status",
+    "volume": "touch ~/shared/x && echo written",
     "system": "touch /usr/x && echo written || echo refused",
 }
 seen = {name: box.process.exec(command).result.split()[-1] for name, command in tries.items()}
@@ -99,6 +102,7 @@ def test_server_of_an_unprivileged_user_isolates() -> None:
             "secret": "gone",
             "server": "gone",
             "capabilities": "0000000000000000",
+            "volume": "written",
             "system": "refused",
         }
     finally:
