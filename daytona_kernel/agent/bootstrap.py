@@ -107,13 +107,14 @@ def _take_descriptors(agent: Agent) -> None:
     os.close(null)
     stdin = CommandStdin(command_fd, agent.loop, agent.is_worker)
     stdin.before_wait = agent.between_executions
-    stdout = OutStream(agent.outbox, agent.capture, "stdout", 1)
+    stdout = OutStream(agent.outbox, agent.capture, "stdout", 1, original=True)
     # The bootstrap itself is an execution: the worker's own output at its end must find the protocol.
     protocol = ProtocolStream(agent.outbox, stdout, lambda: not agent.running and main_thread())
-    stderr = OutStream(agent.outbox, agent.capture, "stderr", 2)
+    stderr = OutStream(agent.outbox, agent.capture, "stderr", 2, original=True)
     agent.fixed = {"__stdout__": protocol, "__stderr__": stderr, "__stdin__": stdin, "stdin": stdin}
     agent.restore_fixed()
     agent.capture.start()
+    agent.outbox.before_message = agent.capture.drain
 
 
 def _in_child(agent: Agent) -> None:

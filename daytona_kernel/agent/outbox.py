@@ -13,9 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from .. import wire
+from .bells import Alarm, Bell
 from .interrupts import Interrupts
 from .parents import Parents
 from .spool import Recording, SpoolDirectory
@@ -78,12 +80,14 @@ class StreamBuffer:
         with self._outbox.interrupts.hold(), self._lock:
             self.due = 0.0
             texts = []
-            while self._texts:
-                texts.append(self._texts.popleft())
+            # A signal handler that prints in here has its own flush() in the middle of this one.
+            with suppress(IndexError):
+                while self._texts:
+                    texts.append(self._texts.popleft())
             self._chars = 0
-            text = "".join(texts)
-            self._outbox.pending_chars += len(text)
-            self._outbox.entries.append((self._key, text))
+            if text := "".join(texts):
+                self._outbox.pending_chars += len(text)
+                self._outbox.entries.append((self._key, text))
 
 
 class _Track:
@@ -96,7 +100,11 @@ class _Track:
 
 
 class Outbox:
-    """All output of the context. Producers may be in any thread, and in ``__del__`` methods."""
+    """All output of the context.
+
+    Producers may be in any thread, in ``__del__`` methods and in signal handlers: also in the middle of what
+    another producer in the same thread does here.
+    """
 
     def __init__(self, protocol_fd: int, interrupts: Interrupts, directory: SpoolDirectory) -> None:
         self.entries: deque[tuple[Key | None, str]] = deque()
@@ -106,6 +114,8 @@ class Outbox:
         self.interrupts = interrupts
         self.on_broken: Callable[[OSError], None] = lambda exc: None
         """Called when nothing can be written any more: nobody would ever hear of this context again."""
+        self.before_message: Callable[[], None] = lambda: None
+        """Called before a message that comes after all text so far, to fetch what is on its way as text."""
         self._directory = directory
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -116,7 +126,7 @@ class Outbox:
         self._live = False
         self.parents = Parents()
         self._buffers = {key: StreamBuffer(self, key) for key in (("stdout", ""), ("stderr", ""))}
-        self._wanted, self._space, self._idle = threading.Event(), threading.Event(), threading.Event()
+        self._wanted, self._space, self._idle = Alarm(), Bell(), Bell()
         self._sent: deque[tuple[int, int]] = deque()  # (line number after the chunk, bytes) not acknowledged
         self._sent_bytes = 0
         self._detached = False
@@ -156,6 +166,7 @@ class Outbox:
         """
         body = wire.encode_body(type, content, metadata or {}, buffers, self.parents.other_id())
         if flush:
+            self.before_message()
             self.flush_streams()
         with self.interrupts.hold():
             self.pending_chars += len(body)
@@ -164,24 +175,26 @@ class Outbox:
 
     def wake(self) -> None:
         """Have the flusher look at the clock: text has begun to wait."""
-        with self.interrupts.hold():  # an event whose set() is cut off keeps its lock, and hangs everybody
-            self._wanted.set()
+        self._wanted.set()
 
     def hurry(self) -> None:
         """Have what was passed on written now, and wait for it a little: the process may die next."""
-        with self.interrupts.hold():
-            self._idle.clear()
+        if not (self._live and self.entries and self._waits()):
             self._wanted.set()
-            if self._live and self.entries and self._waits():
-                self._idle.wait(SETTLE_S)
+            return
+        with self.interrupts.hold():
+            ringing = self._idle.listen()
+            self._wanted.set()
+            ringing.wait(SETTLE_S)
 
     def press(self) -> None:
         """Have what was passed on written now; wait if there is too much of it."""
         self.wake()
         while self.pending_chars >= FULL_CHARS and self._live and self._waits():
             with self.interrupts.hold():
-                self._space.clear()
-                self._space.wait(0.1)
+                ringing = self._space.listen()
+                if self.pending_chars >= FULL_CHARS:
+                    ringing.wait(0.1)
 
     def _waits(self) -> bool:
         return threading.current_thread() is not self._flusher
@@ -254,7 +267,7 @@ class Outbox:
         with self.interrupts.hold():
             with self._lock:
                 self._drain()
-            self._space.set()
+            self._space.ring()
 
     def write_protocol(self, data: bytes) -> None:
         """Write the worker's own protocol lines, never in the middle of one of ours."""
@@ -375,7 +388,6 @@ class Outbox:
         buffers = [*self._buffers.values()]
         due = min((buffer.due for buffer in buffers if buffer.due), default=0.0)
         self._wanted.wait(max(0.0, due - time.monotonic()) if due else None)
-        self._wanted.clear()
         now = time.monotonic()
         for buffer in buffers:
             if buffer.due and buffer.due <= now:
@@ -383,7 +395,7 @@ class Outbox:
         if self.entries:
             self._write_out()
         if not self.entries:
-            self._idle.set()
+            self._idle.ring()
 
 
 def _stream_bodies(key: Key | None, text: str) -> Iterator[str]:

@@ -32,11 +32,15 @@ class OutStream(io.TextIOBase):
     encoding = "UTF-8"
     errors = None
 
-    def __init__(self, outbox: Outbox, capture: Capture, name: str, fd: int) -> None:
+    def __init__(
+        self, outbox: Outbox, capture: Capture, name: str, fd: int, *, original: bool = False
+    ) -> None:
+        """``original``: it is what Python began with, such as ``sys.__stderr__``, and has ``fd`` itself."""
         self._outbox = outbox
         self._capture = capture
         self.name = name
         self._fd = fd
+        self._original = original
         self._buffer = outbox.buffer(name)
         self._parents = outbox.parents
         self._closed = False
@@ -74,9 +78,13 @@ class OutStream(io.TextIOBase):
             self._outbox.hurry()
 
     def fileno(self) -> int:
-        """The captured descriptor, so that ``subprocess`` can inherit this stream."""
+        """A captured descriptor, so that ``subprocess`` can inherit this stream.
+
+        It is not 1 or 2, as under ipykernel: what redirects those two to this stream, as wurlitzer does, asks
+        whether they are the same.
+        """
         if self._capture.on:
-            return self._fd
+            return self._fd if self._original else self._capture.copies[self._fd]
         raise io.UnsupportedOperation("fileno")
 
     def isatty(self) -> bool:
@@ -146,7 +154,11 @@ class Capture:
         self._names: dict[int, str] = {}
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         self._lock = threading.Lock()
+        self._reading = 0
+        """The thread that has the lock."""
         self._write_ends: dict[int, int] = {}
+        self.copies: dict[int, int] = {}
+        """For each captured descriptor another one of the same pipe, for user code."""
 
     def start(self) -> None:
         """Move descriptors 1 and 2 to pipes. The worker's protocol must have moved away from 1 before."""
@@ -155,6 +167,7 @@ class Capture:
             self._names[read_end] = name
             self._decoders[read_end] = codecs.getincrementaldecoder("utf-8")("replace")
             self._write_ends[fd] = write_end
+            self.copies[fd] = move_high(os.dup(write_end))
         self.on = True
         self.restore()
         threading.Thread(target=self._read_forever, name="daytona-capture", daemon=True).start()
@@ -173,8 +186,8 @@ class Capture:
 
     def drain(self) -> None:
         """Take what is in the pipes now, so that it comes before what is written next."""
-        if not self.on:
-            return
+        if not self.on or self._reading == threading.get_ident():
+            return  # in the second case, a signal handler or a destructor prints in the middle of a read
         for fd in self._names:
             while _available(fd):
                 self._read(fd)
@@ -188,6 +201,7 @@ class Capture:
         """
         self._names = {}
         self._lock = threading.Lock()
+        self._reading = 0
 
     def _read_forever(self) -> None:
         poll = select.poll()
@@ -205,11 +219,15 @@ class Capture:
 
     def _read(self, fd: int) -> None:
         with self._outbox.interrupts.hold(), self._lock:
-            if not _available(fd):
-                return
-            text = self._decoders[fd].decode(os.read(fd, 65536))
-            if text:
-                self._outbox.buffer(self._names[fd]).write(text)
+            self._reading = threading.get_ident()
+            try:
+                if not _available(fd):
+                    return
+                text = self._decoders[fd].decode(os.read(fd, 65536))
+                if text:
+                    self._outbox.buffer(self._names[fd]).write(text)
+            finally:
+                self._reading = 0
 
 
 def _available(fd: int) -> int:
