@@ -63,6 +63,8 @@ class DaytonaKernel(Kernel):
     )
 
     def __init__(self, **kwargs: Any) -> None:
+        for name in ("user_ns", "debugpy_stream"):
+            kwargs.pop(name, None)  # for IPython's own kernel; traitlets warns of names that it does not know
         super().__init__(**kwargs)
         self.settings = DaytonaSettings(parent=self)
         self._state_file = state_file(str(getattr(self.parent, "connection_file", "") or ""))

@@ -89,7 +89,11 @@ def texts(path: Path) -> list[str]:
     return ["".join(o.text for o in cell.outputs if o.output_type == "stream") for cell in notebook.cells]
 
 
-def test_a_run_uses_a_sandbox_of_its_own_and_deletes_it(make_notebook: MakeNotebook, tmp_path: Path) -> None:
+def test_a_run_uses_a_sandbox_of_its_own_and_deletes_it(
+    make_notebook: MakeNotebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel hands traitlets no words that it warns of now and will refuse."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error:Passing unrecognized arguments:DeprecationWarning")
     book = make_notebook("import os\nprint(os.path.expanduser('~'))", "print(2)")
     code, shown = run(book)
     assert code == 0, shown
