@@ -51,6 +51,9 @@ MISSING_LOOKS = 3
 """How often a sandbox that has just been made may be unknown before that is believed."""
 FAILED_LOOKS = 10
 """How often in a row nobody may answer while a sandbox gets ready."""
+MOST_RETRY_AFTER_S = 86400.0
+MOST_MINUTES = 10**7
+"""What is more than that is no answer to be reckoned with."""
 STARTED = "started"
 STOPPED = ("stopping", "stopped", "archiving", "archived")
 FAILED = ("error", "build_failed", "destroyed", "destroying")
@@ -175,8 +178,9 @@ class SandboxHandle:
         self.toolbox_proxy_url = str(answer.get("toolboxProxyUrl") or self.toolbox_proxy_url)
         self.error_reason = str(answer.get("errorReason") or "")
         self.recoverable = answer.get("recoverable") is True
-        if type(answer.get("autoStopInterval")) is int:
-            self.auto_stop_minutes = answer["autoStopInterval"]
+        minutes = answer.get("autoStopInterval")
+        if type(minutes) is int and 0 <= minutes <= MOST_MINUTES:
+            self.auto_stop_minutes = minutes
 
 
 class ControlPlane:
@@ -352,7 +356,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
     text = lowered.get("retry-after", "")
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), MOST_RETRY_AFTER_S)
     until = _timestamp(text)
     if until is None:
         return None

@@ -190,6 +190,14 @@ async def test_any_answer_is_a_value_or_an_error_of_ours(strange: str) -> None:
                 pass
 
 
+@pytest.mark.parametrize("number", [-5, 10**400, True, 1.5])
+def test_numbers_of_the_service_can_be_reckoned_with(number: Any) -> None:
+    handle = SandboxHandle(ControlPlane("http://127.0.0.1:1/api", KEY), "id")
+    handle.take({"autoStopInterval": number})
+    assert handle.auto_stop_minutes is None
+    assert controlplane.retry_after({"Retry-After": "9" * 400}) == controlplane.MOST_RETRY_AFTER_S
+
+
 ADDRESSES = [
     "javascript:alert(1)//http://x",
     "JaVaScRiPt:alert(1)",
