@@ -37,6 +37,7 @@ _PACKAGES = ("daytona-kernel", "daytona", "ipykernel", "ipython", "jupyter-clien
 _DESKTOP = ("Xvfb", "x11vnc", "websockify", "openbox")
 # How long the service may take to answer, in seconds.
 _ANSWER_SECONDS = 20
+_SERVICE = "Daytona's service"
 _ROUND_TRIPS = 5
 # Tokens and signed links of services are good for minutes; a clock that is off by more makes them useless.
 _CLOCK_SECONDS = 60
@@ -274,15 +275,15 @@ def check_connection() -> Iterator[Finding]:
     used.
     """
     try:
-        count, where = asyncio.run(asyncio.wait_for(_count_sandboxes(), _ANSWER_SECONDS))
-    except asyncio.TimeoutError:
-        yield Finding(
-            BAD, f"the service did not answer within {_ANSWER_SECONDS} s", "is DAYTONA_API_URL right?"
-        )
+        count, where = asyncio.run(_count_sandboxes())
     except DaytonaKernelError as exc:
         yield Finding(BAD, f"{type(exc).__name__}: {exc}")
     else:
-        yield Finding(OK, f"{where} answers; sandboxes of notebooks there: {count}")
+        if count is None:
+            advice = "is DAYTONA_API_URL right?" if where == _SERVICE else "run: jupyter daytona local stop"
+            yield Finding(BAD, f"{where} did not answer within {_ANSWER_SECONDS} s", advice)
+        else:
+            yield Finding(OK, f"{where} answers; sandboxes of notebooks there: {count}")
 
 
 def check_round_trip() -> Iterator[Finding]:
@@ -335,15 +336,24 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 
 
-async def _count_sandboxes() -> tuple[int, str]:
+async def _count_sandboxes() -> tuple[int | None, str]:
+    """How many there are, ``None`` if there was no answer in time; and who was asked.
+
+    The time is the answer's: importing the SDK for the first time takes long on a slow machine, and starting
+    the local server has a limit of its own.
+    """
     from .inventory import find
     from .sandbox import SandboxManager
 
     manager = SandboxManager(_settings())
     try:
         client = await manager.client()
-        entries = await find(client, everything=False)
         assert manager.service is not None
-        return len(entries), "the local server" if manager.service.local else "Daytona's service"
+        where = "the local server" if manager.service.local else _SERVICE
+        try:
+            entries = await asyncio.wait_for(find(client, everything=False), _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            return None, where
+        return len(entries), where
     finally:
         await manager.close()

@@ -220,3 +220,14 @@ def test_the_findings_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: p
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert "BAD" in {one["level"] for one in found["findings"]}
+
+
+def test_a_service_that_takes_connections_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setenv("DAYTONA_API_KEY", KEY)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("DAYTONA_API_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        (finding,) = doctor.check_connection()
+    assert finding.level == doctor.BAD
+    assert finding.text == "Daytona's service did not answer within 0.3 s"
+    assert finding.advice == "is DAYTONA_API_URL right?"
