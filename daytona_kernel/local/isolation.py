@@ -75,6 +75,8 @@ PERHAPS_SECRET = ("gitconfig", "pip.conf", "wgetrc")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """On merged-usr systems links into /usr, else directories."""
 
+# How many cores there are: joblib, OpenMP and numpy's libraries want to know, and warn if they can not.
+CORES = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "mtrr", "tty/driver")
 PROC_MASKED = (
     "acpi", "asound", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats",
@@ -240,7 +242,7 @@ def _system_mounts() -> list[str]:
     for name in SYSTEM_LINKS:
         if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
             arguments += ["--ro-bind", f"/{name}", f"/{name}"]
-    for path in ("/var/cache/fontconfig", "/var/lib/xkb"):
+    for path in ("/var/cache/fontconfig", "/var/lib/xkb", *CORES):
         arguments += ["--ro-bind-try", path, path]
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     # As root, files of /proc that only root may write are writable inside a user namespace too (the owner is

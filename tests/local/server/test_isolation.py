@@ -188,6 +188,7 @@ async def test_system_is_read_only(running: Running, sandbox: dict[str, Any]) ->
         "echo x >> /etc/passwd",
         "echo hacked > /proc/sys/kernel/core_pattern",
         "echo 1 > /proc/sys/vm/drop_caches",
+        "echo 1 > /sys/devices/system/cpu/cpu0/power/control",
         "mount -t tmpfs none /mnt",
         "unshare -U true",
         "chroot / true",
@@ -198,6 +199,15 @@ async def test_system_is_read_only(running: Running, sandbox: dict[str, Any]) ->
         code, output = await running.run(sandbox, command)
         assert code != 0, (command, output)
     assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+
+
+async def test_cores_of_the_machine_can_be_counted(running: Running, sandbox: dict[str, Any]) -> None:
+    """joblib counts them, and shows a warning with the first model of scikit-learn if it finds none."""
+    cores = "/sys/devices/system/cpu"
+    if not os.path.isdir(cores):
+        pytest.skip("this machine has no /sys")
+    _, seen = await running.run(sandbox, f"ls {cores}")
+    assert set(seen.split()) == set(os.listdir(cores))
 
 
 async def test_neighbours_do_not_see_each_other(
