@@ -17,7 +17,7 @@ from .bench import EXECUTE, Cell, Notebook
 from .conftest import Faulty
 from .proxy import FaultProxy
 
-SECONDS = float(os.environ.get("DAYTONA_SOAK_SECONDS") or 60)
+SECONDS = float(os.environ.get("DAYTONA_SOAK_SECONDS") or 30)
 HANGS_S = 120
 
 
