@@ -161,8 +161,9 @@ class Daemon:
         assert stdout is not None
         try:
             first = await asyncio.wait_for(stdout.readline(), READY_SECONDS)
-            if first.split() == [b"here"]:  # all is mounted, and no program of the sandbox has run yet
-                self._check_mounts()
+            if first.split() != [b"here"]:  # with which all is mounted, and no program of the sandbox has run
+                raise DaemonError(self._complaint())
+            self._check_mounts()
             stdin.write(json.dumps(settings).encode() + b"\n")
             await stdin.drain()
             stdin.close()
