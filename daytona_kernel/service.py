@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .config import DaytonaSettings
 from .controlplane import ControlPlane
 from .errors import ConnectionFailed, CredentialsError
+from .patience import make_patient
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona
@@ -82,4 +83,6 @@ def make_client(service: Service, settings: DaytonaSettings) -> AsyncDaytona:
             api_url=service.api_url or None,
             target=settings.target or None,
         )
-        return AsyncDaytona(config)
+        client = AsyncDaytona(config)
+    make_patient(client)
+    return client

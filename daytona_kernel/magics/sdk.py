@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..controlplane import GATEWAY
 from ..errors import DaytonaKernelError
 from ..translation import one_line, translate
 from .host import CommandFailed
@@ -30,6 +31,8 @@ def explain(exc: Exception, what: str = "") -> DaytonaKernelError:
     lead = f"{what}: " if what else ""
     if status in (400, 404, 408, 409, 410, 422):
         return CommandFailed(f"{lead}{text}")
+    if status in GATEWAY:  # the SDK takes 504 for the command's own time
+        return translate(exc)
     if type(exc).__name__ == "DaytonaTimeoutError" or isinstance(exc, (TimeoutError, asyncio.TimeoutError)):
         return CommandFailed(
             f"{lead}not done in time ({text}).", hint="Allow more with --timeout, where there is one."

@@ -450,6 +450,13 @@ def test_an_error_that_the_sdk_leaks_is_told_by_its_message(body: str, words: st
         assert "header" not in str(told).lower()
 
 
+def test_a_gateways_time_is_not_taken_for_the_commands() -> None:
+    """It is the service that failed, also for the exit code of a run; no ``--timeout`` would help."""
+    told = explain(sdk.DaytonaTimeoutError("Failed to execute: Gateway Time-out", status_code=504), "sh")
+    assert type(told) is SandboxError
+    assert "--timeout" in str(explain(sdk.DaytonaTimeoutError("too long"), "sh"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
