@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -166,7 +167,7 @@ class NotebookRun:
         if not self._ending:
             self._end_cell(at_once=again)
         elif again and self._manager is not None:
-            self._interrupts.append(asyncio.ensure_future(self._manager.shutdown_kernel(now=True)))
+            self._interrupts.append(asyncio.ensure_future(_kill(self._manager)))
 
     async def _wait(self) -> Outcome:
         """Wait for the work and translate how it ended. The one place that knows nbclient's exceptions."""
@@ -500,6 +501,13 @@ def heeded_signals() -> list[signal.Signals]:
 async def _interrupt(manager: AsyncKernelManager) -> None:
     if manager.has_kernel:
         await manager.interrupt_kernel()
+
+
+async def _kill(manager: AsyncKernelManager) -> None:
+    """End the kernel at once. Not by ``shutdown_kernel``: it may be at it, and can not be called twice."""
+    if manager.has_kernel:
+        with suppress(RuntimeError, OSError):
+            await manager.signal_kernel(signal.SIGKILL)
 
 
 async def _ensure(result: Any) -> Any:

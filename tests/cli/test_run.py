@@ -12,8 +12,18 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
-from daytona_kernel import cli, notebookclient, notebookfile, notebookrun, outcome, sandboxwords
+from daytona_kernel import (
+    cli,
+    notebookclient,
+    notebookfile,
+    notebookrun,
+    outcome,
+    progress,
+    sandboxwords,
+    selection,
+)
 
 from .conftest import MakeNotebook
 
@@ -419,6 +429,31 @@ def test_a_second_signal_does_not_wait_for_a_cell_that_will_not_stop(
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 130, shown
     wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_second_signal_while_the_kernel_takes_leave_ends_it(
+    make_notebook: MakeNotebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By killing it: jupyter_client's manager fails when it is asked twice at a time to end its kernel."""
+    book = make_notebook("import atexit, time\natexit.register(time.sleep, 600)")
+    run = notebookrun.NotebookRun(
+        selection.Job(book, book, "book"),
+        notebookfile.read(book),
+        notebookrun.NotebookOptions(kernel="python3"),
+        progress.Progress(),
+    )
+    end, asked = AsyncKernelManager.shutdown_kernel, []
+
+    async def shutdown_kernel(self: AsyncKernelManager, now: bool = False) -> None:
+        asked.append(now)
+        if len(asked) == 1:
+            run.stop(130)
+            run.stop(130)
+        await end(self, now=now)
+
+    monkeypatch.setattr(AsyncKernelManager, "shutdown_kernel", shutdown_kernel)
+    assert (await run.execute()).code == 0
+    assert asked == [False]
 
 
 def test_a_killed_run_leaves_no_kernel_and_a_whole_file(make_notebook: MakeNotebook, tmp_path: Path) -> None:
