@@ -56,7 +56,7 @@ def parse_upload(word: str) -> Upload:
     if ":" in word and not os.path.lexists(os.path.expanduser(word)):
         path, _, where = word.rpartition(":")
     local = Path(os.path.expanduser(path))
-    if not path or not local.exists():
+    if not path or not os.path.exists(local):
         # An empty word (a shell variable that is not set) must not send all that is here.
         raise SuppliesError(f"there is no {path!r} to upload")
     if not where:

@@ -75,7 +75,7 @@ def test_an_absolute_path_goes_by_its_name(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("word", ["nothing", "nothing:there", "", ":x"])
+@pytest.mark.parametrize("word", ["nothing", "nothing:there", "", ":x", "x" * 300])
 def test_what_is_not_there_is_refused(folder: Path, word: str) -> None:
     with pytest.raises(SuppliesError, match="there is no"):
         parse_upload(word)
