@@ -122,3 +122,4 @@ def _in_child(agent: Agent) -> None:
     agent.running = True
     agent.interrupts.release_in_child()
     agent.capture.forget_in_child()
+    agent.outbox.forget_in_child()

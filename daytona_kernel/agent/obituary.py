@@ -35,7 +35,13 @@ class Obituary:
         except OSError:
             return
         self.renew()
-        os._exit = self.exit
+
+        def _exit(status: int) -> NoReturn:
+            self.exit(status)
+
+        # pickle finds it under this name, for a pool of processes.
+        _exit.__module__, _exit.__qualname__ = "os", "_exit"
+        os._exit = _exit
         self._outbox.on_broken = self.cut_off
 
     def renew(self) -> None:

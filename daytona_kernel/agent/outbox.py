@@ -59,6 +59,8 @@ class StreamBuffer:
         self._texts: deque[str] = deque()
         self._chars = 0
         self._lock = threading.RLock()
+        self._moving = False
+        """Whether text has been taken out, and is not among the outbox's entries yet."""
         self.due = 0.0
 
     def write(self, text: str) -> None:
@@ -74,10 +76,14 @@ class StreamBuffer:
             self._outbox.press()
 
     def flush(self) -> None:
-        """Pass everything on to the outbox as one entry."""
-        if not self._texts:
+        """Pass everything on to the outbox as one entry.
+
+        What another thread is passing on just now is waited for: whatever the caller adds comes after it.
+        """
+        if not self._texts and not self._moving:
             return
         with self._outbox.interrupts.hold(), self._lock:
+            self._moving = True
             self.due = 0.0
             texts = []
             # A signal handler that prints in here has its own flush() in the middle of this one.
@@ -88,6 +94,7 @@ class StreamBuffer:
             if text := "".join(texts):
                 self._outbox.pending_chars += len(text)
                 self._outbox.entries.append((self._key, text))
+            self._moving = False
 
 
 class _Track:
@@ -197,7 +204,13 @@ class Outbox:
                     ringing.wait(0.1)
 
     def _waits(self) -> bool:
-        return threading.current_thread() is not self._flusher
+        """Whether somebody else writes: not in the flusher itself, and in a forked child there is none."""
+        return threading.current_thread() is not self._flusher and os.getpid() == self._pid
+
+    def forget_in_child(self) -> None:
+        """In a forked child: locks may be held by threads that are not here."""
+        self._lock = threading.Lock()
+        self._buffers = {key: StreamBuffer(self, key) for key in (("stdout", ""), ("stderr", ""))}
 
     # -- executions --------------------------------------------------------------------------------
 

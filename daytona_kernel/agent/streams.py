@@ -130,6 +130,13 @@ class OutStream(io.TextIOBase):
         """Whether user code has closed the stream."""
         return self._closed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it stands for the stream of that name in the process that reads it.
+
+        dill comes by here when it saves a session: IPython was imported when this was ``sys.stdout``.
+        """
+        return eval, (f"__import__('sys').{self.name}",)
+
     def _write_in_child(self, string: str) -> int:
         self._last = 0.0
         if self._capture.on:

@@ -9,7 +9,17 @@ import types
 from typing import Any
 
 
-class MainModule(types.ModuleType):
+class _AsModules(type):
+    """A type that is found where modules' own type is looked up, as dill does to save a session."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is types.ModuleType
+
+    def __hash__(cls) -> int:
+        return hash(types.ModuleType)
+
+
+class MainModule(types.ModuleType, metaclass=_AsModules):
     """``__main__`` around a namespace that exists already: the context's globals.
 
     The worker runs cells in a dict that belongs to no module, so pickling a class made in a cell, or spawning

@@ -274,6 +274,20 @@ def test_a_forked_child_writes_nothing_to_the_protocol(bench: Bench) -> None:
     assert bench.chunks() == []
 
 
+def test_a_forked_child_does_not_wait_for_what_nobody_takes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large display in a worker of a pool would hold the pool for ever."""
+    monkeypatch.setattr(module, "FULL_CHARS", 10)
+    bench.outbox.begin("e1")
+    bench.outbox._pid = -1  # as in a child, where the flusher is not
+    with bench.outbox._lock:
+        shown = threading.Thread(target=lambda: bench.outbox.post("display_data", {}), daemon=True)
+        shown.start()
+        shown.join(10)
+        assert not shown.is_alive()
+
+
 actions = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(max_size=20)),

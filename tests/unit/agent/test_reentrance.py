@@ -6,6 +6,7 @@ import codecs
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
@@ -144,3 +145,31 @@ def test_a_handler_that_prints_while_output_of_a_child_is_read_does_not_hang(
     assert not drained.is_alive()
     outbox.flush()
     assert sorted(bench.said("e")) == [("stderr", "child\n"), ("stdout", "handler\n")]
+
+
+def test_text_that_the_flusher_has_in_its_hands_comes_before_the_display_that_follows(bench: Bench) -> None:
+    """It has taken the text out of the buffer, and was held up before it handed it on."""
+    taken, go = threading.Event(), threading.Event()
+
+    class Slow(deque[str]):
+        def popleft(self) -> str:
+            text = super().popleft()
+            taken.set()
+            go.wait(30)
+            return text
+
+    outbox = bench.outbox
+    outbox.begin("e")
+    buffer = outbox.buffer("stdout")
+    buffer._texts = Slow(["printed\n"])
+    flusher = threading.Thread(target=buffer.flush, daemon=True)
+    flusher.start()
+    assert taken.wait(30)
+    display = threading.Thread(target=lambda: outbox.post("display_data", {}), daemon=True)
+    display.start()
+    display.join(0.05)  # time enough to overtake it, if it does
+    go.set()
+    display.join(30)
+    flusher.join(30)
+    outbox.flush()
+    assert [kind for kind, _ in bench.said("e")] == ["stdout", "display_data"]

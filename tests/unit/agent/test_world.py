@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,13 @@ def test_classes_and_functions_of_a_cell_can_be_pickled(main: MainModule, namesp
     exec("class Thing:\n    n = 3\ndef double(x): return 2 * x", namespace)
     assert pickle.loads(pickle.dumps(namespace["Thing"]())).n == 3
     assert pickle.loads(pickle.dumps(namespace["double"])) is namespace["double"]
+
+
+def test_tables_of_types_have_it_among_the_modules(main: MainModule) -> None:
+    """dill saves a session by such a table, and does not look at what a type inherits from."""
+    table = {types.ModuleType: "a module", dict: "a dict"}
+    assert table[type(main)] == "a module"
+    assert len({type(main), MainModule}) == 1
 
 
 def test_a_cleared_namespace_does_not_break_it(main: MainModule, namespace: dict[str, Any]) -> None:
