@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -33,8 +32,8 @@ from .link import Link
 from .lookback import last_cell
 from .messages import is_count
 from .outflow import Outflow
+from .questions import Questions
 from .running import Aside, ConnectionStatus, LateOutput, Running, Sink, Sinks
-from .toolbox import hedged
 from .workplace import STATE_CHECK_S, Workplace
 
 log = logging.getLogger(__name__)
@@ -48,10 +47,6 @@ CONTEXT_END_S = 2.5
 ATTEMPTS = 3
 REFUSALS = 4
 """How often in a row the service may refuse the key while a cell's connection is lost: it may be a moment."""
-ANSWER_MIN_S, ANSWER_MAX_S = 0.5, 4.0
-MOST_QUESTIONS = 1000
-"""Questions of a cell's threads that may wait for their turn; more come only from one that wants to harm."""
-PROMPT_CHARS = 1024 * 1024
 REPORTED = 10
 """Messages of a request that are no messages: so many are told in the log."""
 
@@ -71,8 +66,7 @@ class Session(Workplace):
         self._late: LateOutput | None = None
         self._sinks = Sinks()
         self._signalling = asyncio.Lock()
-        self._asking = asyncio.Lock()
-        self._questions = 0
+        self._questions = Questions(lambda: self._link)
         self._aside_open = asyncio.Event()
         self._given_up: tuple[Link | None, str] | None = None
         """Way and id of the cell that the person gave up while nobody could reach it."""
@@ -428,7 +422,7 @@ class Session(Workplace):
 
     def _on_frame(self, frame: wire.Frame, running: Running, sink: Sink, outflow: Outflow) -> None:
         if frame.type == "input_request":
-            self._spawn(self._answer_input(frame.content, running))
+            self._spawn(self._questions.serve(frame.content, running))
         elif frame.type == "aside":
             if running.aside is not None:  # forged: who waits for the one before must not wait for ever
                 running.aside.close()
@@ -443,37 +437,6 @@ class Session(Workplace):
             running.dropped += 1
             if running.dropped <= REPORTED:
                 log.warning("the sandbox sent what is no message of a cell (%.40r): dropped", frame.type)
-
-    async def _answer_input(self, content: Content, running: Running) -> None:
-        request_id = content.get("request_id")
-        if not isinstance(request_id, str) or not request_id.isalnum() or self._link is None:
-            return
-        if self._questions >= MOST_QUESTIONS:
-            return
-        prompt, password = str(content.get("prompt", ""))[:PROMPT_CHARS], bool(content.get("password"))
-        self._questions += 1
-        try:
-            async with self._asking:  # one reader at a time on the stdin channel, the last cell's included
-                if running.input_cancelled.is_set():
-                    return
-                value = await asyncio.to_thread(running.sink.ask, prompt, password, running.input_cancelled)
-        finally:
-            self._questions -= 1
-        if value is not None:
-            await self._send_answer(request_id, json.dumps({"value": value}) + "\n", running)
-
-    async def _send_answer(self, request_id: str, answer: str, running: Running) -> None:
-        """Bring what was typed to the cell: for as long as that waits for it, however the network is."""
-        delay = ANSWER_MIN_S
-        while not running.input_cancelled.is_set() and (link := self._link) is not None:
-            path = f"{link.spool}/input-{request_id}"
-            try:
-                await hedged(lambda link=link, path=path: link.toolbox.upload(path, answer.encode()))  # type: ignore[misc]
-                return
-            except DaytonaKernelError as exc:
-                log.warning("an answer to input() did not get through: %s", exc)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, ANSWER_MAX_S)
 
     # -- interrupting and ending -------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from daytona_kernel import session as session_module
+from daytona_kernel import questions
 from daytona_kernel.magics import following
 from daytona_kernel.magics.process import Written, run_line
 
@@ -126,7 +126,7 @@ async def test_an_answer_to_input_outlives_the_network(
     faulty: Faulty, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cell waits for it: to give it up would be to let the cell wait for ever."""
-    monkeypatch.setattr(session_module, "ANSWER_MIN_S", 0.0)
+    monkeypatch.setattr(questions, "ANSWER_MIN_S", 0.0)
     for nth in range(1, 6):
         faulty.proxy.plan(Plan(up=Cut(after=0)), path="files/bulk-upload", nth=nth)
     cell = await notebook.run("once(); print('got', input('? '))", answer=lambda prompt: "it")

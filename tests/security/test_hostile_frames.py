@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daytona_kernel import questions, wire
 from daytona_kernel import session as session_module
-from daytona_kernel import wire
 from daytona_kernel.context import checked_info
 from daytona_kernel.messages import well_formed_answer, well_formed_reply
 
@@ -222,7 +222,7 @@ async def test_the_process_s_memory_does_not_grow_with_what_is_refused() -> None
 
 
 async def test_a_flood_of_questions_asks_a_person_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "MOST_QUESTIONS", 5)
+    monkeypatch.setattr(questions, "MOST_QUESTIONS", 5)
     asked: list[str] = []
     entered, answered = threading.Event(), threading.Event()
 
@@ -244,16 +244,16 @@ async def test_a_flood_of_questions_asks_a_person_one_at_a_time(monkeypatch: pyt
                 )
             )
         await one.settle()
-        assert one.session._questions == 5
+        assert one.session._questions.waiting == 5
         assert len(one.session._background) == 5
         while not entered.is_set():
             await one.settle()
-        assert [len(prompt) for prompt in asked] == [session_module.PROMPT_CHARS]
+        assert [len(prompt) for prompt in asked] == [questions.PROMPT_CHARS]
         one.running.input_cancelled.set()
         answered.set()
         while one.session._background:
             await one.settle()
-        assert (len(asked), one.session._questions) == (1, 0)
+        assert (len(asked), one.session._questions.waiting) == (1, 0)
         one.session._link = None
 
 

@@ -130,14 +130,14 @@ MUTANTS = (
     ),
     mutant(
         "your attention: floods of questions",
-        "session.py",
-        "if self._questions >= MOST_QUESTIONS:",
+        "questions.py",
+        "if self.waiting >= MOST_QUESTIONS:",
         "if False:",
         FRAMES + "test_a_flood_of_questions_asks_a_person_one_at_a_time",
     ),
     mutant(
         "sandbox's other files: names of questions that are paths",
-        "session.py",
+        "questions.py",
         "not isinstance(request_id, str) or not request_id.isalnum() or",
         "not isinstance(request_id, str) or",
         FRAMES + "test_an_answer_goes_only_to_the_file_of_its_question",
