@@ -196,8 +196,10 @@ class Capture:
         if not self.on or self._reading == threading.get_ident():
             return  # in the second case, a signal handler or a destructor prints in the middle of a read
         for fd in self._names:
-            while _available(fd):
-                self._read(fd)
+            # No more than that: a child may go on writing, and be as fast as this.
+            left = _available(fd)
+            while left > 0 and (taken := self._read(fd)):
+                left -= taken
         if self._lock.locked():  # the reader may have taken something that it has not handed on yet
             with self._outbox.interrupts.hold(), self._lock:
                 pass
@@ -224,15 +226,17 @@ class Capture:
                 except Exception:  # user code may have taken anything away, and may bring it back
                     time.sleep(0.1)
 
-    def _read(self, fd: int) -> None:
+    def _read(self, fd: int) -> int:
+        """Pass on some of what is in a pipe; how many bytes, 0 if there are none."""
         with self._outbox.interrupts.hold(), self._lock:
             self._reading = threading.get_ident()
             try:
                 if not _available(fd):
-                    return
-                text = self._decoders[fd].decode(os.read(fd, 65536))
-                if text:
+                    return 0
+                data = os.read(fd, 65536)
+                if text := self._decoders[fd].decode(data):
                     self._outbox.buffer(self._names[fd]).write(text)
+                return len(data)
             finally:
                 self._reading = 0
 
