@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import nbformat
 import psutil
 import pytest
 
+from daytona_kernel import cli
 from daytona_kernel.local import launcher
 
 from .conftest import MakeNotebook
@@ -216,11 +219,12 @@ def check_commands(name: str) -> None:
 
 
 def command(*words: str, code: int = 0) -> str:
-    """Run ``jupyter daytona`` with *words* and return what it printed."""
-    argv = [sys.executable, "-u", "-m", "daytona_kernel.cli", *words]
-    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-    assert result.returncode == code, result.stdout
-    return result.stdout
+    """Run ``jupyter daytona`` with *words*, in this process, and return what it printed."""
+    shown = io.StringIO()
+    with redirect_stdout(shown), redirect_stderr(shown):
+        got = cli.main(words)
+    assert got == code, shown.getvalue()
+    return shown.getvalue()
 
 
 def test_a_sandbox_that_does_not_exist_is_named_in_the_error(make_notebook: MakeNotebook) -> None:
