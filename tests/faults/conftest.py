@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from daytona_kernel import link
 from daytona_kernel.local.launcher import LocalServer, ensure_running, stop
 from daytona_kernel.local.paths import local_paths
 
@@ -95,7 +96,9 @@ def local_server() -> Iterator[ProxiedServer]:
 
 
 @pytest.fixture
-async def faulty(local_server: ProxiedServer) -> AsyncIterator[Faulty]:
+async def faulty(local_server: ProxiedServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Faulty]:
+    # A moment in which this machine is slow must not make it a far one: tests cut the one warm socket.
+    monkeypatch.setattr(link, "FAR_S", 3600.0)
     async with FaultProxy(local_server.port, port=local_server.proxy_port) as proxy:
         yield Faulty(local_server, proxy)
 
