@@ -51,8 +51,11 @@ def config(server: launcher.LocalServer) -> DaytonaConfig:
 
 
 @pytest.fixture(scope="module")
-def daytona(config: DaytonaConfig) -> Daytona:
-    return Daytona(config)
+def daytona(config: DaytonaConfig) -> Iterator[Daytona]:
+    client = Daytona(config)
+    yield client
+    # It has no method for that. Its thread would look for this server for as long as the tests run.
+    client._event_dispatcher.disconnect()
 
 
 @pytest.fixture(scope="module")
