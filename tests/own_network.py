@@ -1,8 +1,8 @@
 """Run a command with a network of its own, which is a loopback interface and nothing else.
 
 ``python -m tests.own_network COMMAND...``; it needs root and Linux. Two runs of tests that start kernels can
-then go side by side: Jupyter picks a kernel's ports long before the kernel takes them, and meanwhile the other
-run could.
+then go side by side: Jupyter picks a kernel's ports long before the kernel takes them, and another run could
+take them meanwhile.
 """
 
 from __future__ import annotations
