@@ -24,7 +24,7 @@ from . import beside
 from .completeness import completeness
 from .config import DaytonaSettings
 from .errors import DaytonaKernelError, public_name
-from .kernelstate import read_state, state_file, write_state
+from .kernelstate import FAILED, read_state, state_file, write_state
 from .messages import clean_text, well_formed_answer, well_formed_reply
 from .session import Interrupted, Session
 from .sink import KernelSink, sendable
@@ -248,6 +248,7 @@ class DaytonaKernel(Kernel):
             "execution_count": count,
             "user_expressions": {},
             "payload": [],
+            FAILED: ename if isinstance(exc, DaytonaKernelError) and not isinstance(exc, Interrupted) else "",
             **self._engine_info(),
         }
 
@@ -270,8 +271,14 @@ class DaytonaKernel(Kernel):
         return metadata
 
     def finish_metadata(self, parent: Content, metadata: Content, reply_content: Content) -> Content:
-        """Say how the request ended in its metadata, as ipykernel does."""
+        """Say how the request ended in its metadata, as ipykernel does; and which failure was the sandbox's.
+
+        Code may raise errors of any name, but what it replies has no say in the metadata.
+        """
         metadata["status"] = reply_content["status"]
+        failed = reply_content.pop(FAILED, "")
+        if failed:
+            metadata[FAILED] = failed
         return metadata
 
     # -- questions ---------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from typing import Any
 
 Content = dict[str, Any]
 
+FAILED = "daytona_failed"
+"""In the metadata of an ``execute_reply``: the error's name, if it is the sandbox's and not the code's."""
+
 
 def state_file(connection_file: str) -> Path:
     """Where a kernel of this connection file notes its sandbox: it is the same file after a restart."""

@@ -256,9 +256,8 @@ class NotebookRun:
         assert client.kc is not None
         # A cell of no effect waits for the sandbox, and tells why if there is none.
         reply = await client.async_wait_for_reply(client.kc.execute("pass", silent=True, store_history=False))
-        content = (reply or {}).get("content", {})
-        if content.get("status") != "ok":
-            raise _CellFailedError(self._failure(content))
+        if reply is None or reply["content"].get("status") != "ok":
+            raise _CellFailedError(self._failure(reply or {"content": {}}))
         sandbox = str(self._kernel_state().get("sandbox_id") or "")
         if not sandbox:
             raise SuppliesError("the kernel has no sandbox to upload to")
@@ -398,18 +397,22 @@ class NotebookRun:
             raise _CellFailedError(Outcome(EXIT_CELL_FAILED, message, cell=self._number, ename="KernelEnded"))
 
     def _on_cell_error(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
-        content = execute_reply["content"]
         if may_fail(cell):
             return
-        if self._options.allow_errors and not is_infrastructure(str(content.get("ename", ""))):
+        if self._options.allow_errors and not self._is_infrastructure(execute_reply):
             self._tolerated += 1
             return
-        raise _CellFailedError(self._failure(content))
+        raise _CellFailedError(self._failure(execute_reply))
 
-    def _failure(self, content: dict[str, Any]) -> Outcome:
+    def _is_infrastructure(self, reply: dict[str, Any]) -> bool:
+        """Whether the sandbox failed. Code may raise errors of these names: our kernel tells them apart."""
+        own = kernelstate.FAILED in reply.get("metadata", {})
+        return is_infrastructure(str(reply["content"].get("ename", ""))) and (own or not self._kernel_state())
+
+    def _failure(self, reply: dict[str, Any]) -> Outcome:
         """The outcome of a cell whose reply is an error."""
+        content, infrastructure = reply["content"], self._is_infrastructure(reply)
         name, value = str(content.get("ename", "")), str(content.get("evalue", ""))
-        infrastructure = is_infrastructure(name)
         where = f"in cell {self._number}" if self._number else "before the first cell"
         return Outcome(
             EXIT_INFRASTRUCTURE if infrastructure else EXIT_CELL_FAILED,

@@ -111,6 +111,13 @@ def test_a_process_that_dies_in_the_sandbox_is_the_sandboxs_failure(make_noteboo
     assert sandboxes() == []
 
 
+def test_an_error_that_the_code_raises_is_the_codes_whatever_its_name(make_notebook: MakeNotebook) -> None:
+    book = make_notebook("class SandboxGone(Exception): pass\nraise SandboxGone('not at all')")
+    code, shown = run(book, "--retries", "1")
+    assert code == 1, shown
+    assert "cell 1 failed (SandboxGone)" in shown
+
+
 def test_ctrl_c_stops_the_cell_and_deletes_the_sandbox(make_notebook: MakeNotebook, tmp_path: Path) -> None:
     process = start(make_notebook("print(1)", "import time\ntime.sleep(600)"))
     kernel = started_cell(process)
