@@ -10,13 +10,14 @@ failed), 2 wrong usage, 3 a sandbox or a kernel failed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import runcommand, sandboxwords
-from .outcome import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from .outcome import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from .steady import discard
 
 
@@ -41,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe (`| head`) went away. The interpreter flushes stdout once more when it ends.
         discard(sys.stdout)
         return code
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or exc.filename is not None:
+            raise
+        discard(sys.stdout)
+        print(f"cannot write all of the output: {exc.strerror}", file=sys.stderr)
+        return code or EXIT_CELL_FAILED
 
 
 def build_parser(*, with_local: bool = False) -> argparse.ArgumentParser:

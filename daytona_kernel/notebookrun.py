@@ -90,6 +90,8 @@ class Facts:
     context: str = ""
     """The Python process in the sandbox, with the notebook's variables; while it is there."""
     kept: bool = False
+    saved: bool = False
+    """Whether the outputs are in the result's file; else those of some cells may be, or none."""
 
 
 class _CellFailedError(Exception):

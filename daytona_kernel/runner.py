@@ -315,6 +315,8 @@ class _Run:
                 return Outcome(EXIT_INFRASTRUCTURE, str(exc))
             if str(exc) != outcome.message:
                 report.facts.notes.append(str(exc))
+        else:
+            report.facts.saved = True
         return outcome
 
     async def _tick(self) -> None:
@@ -356,8 +358,8 @@ def _tell(options: RunOptions, results: Sequence[Report], code: int, seconds: fl
     if len(results) == 1:
         if options.progress or code:
             what = "done" if code == EXIT_OK else "stopped"
-            target = results[0].job.target
-            _say(f"{what} after {format_duration(seconds)}; outputs saved in {target}")
+            where = f"; outputs saved in {results[0].job.target}" if results[0].facts.saved else ""
+            _say(f"{what} after {format_duration(seconds)}{where}")
     elif options.progress or code:
         _say(_last_line(options, results, seconds))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_jupyter_finds_the_program() -> None:
     jupyter = Path(sys.executable).parent / "jupyter"
     result = subprocess.run([jupyter, "daytona", "version"], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_does_not_fit_on_the_disk_is_told_in_a_line(buffered: str) -> None:
+    command = [sys.executable, "-m", "daytona_kernel.cli", "version"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "No space left" in result.stderr
 
 
 def test_without_a_command_the_help_is_shown_and_the_code_is_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,7 @@ def test_a_result_that_can_not_be_saved_at_the_end_is_no_success(
     assert run(book) == 3
     shown = capfd.readouterr().err
     assert "the disk is full" in shown
+    assert "saved" not in shown
     assert "says that it is in R; the kernel 'python3' runs python" in shown
 
 
