@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 from contextlib import suppress
 from typing import Any
@@ -69,7 +70,9 @@ class Channel(ClientConnection):
         Raises :class:`websockets.exceptions.ConnectionClosed` if it is closed.
         """
         self.spoke.clear()
-        ping = asyncio.ensure_future(self.ping())  # its task may wait: the way out can be blocked
+        # Its task may wait: the way out can be blocked. Without words of ours websockets draws some from
+        # `random`, whose state belongs to whoever seeded it: in plain IPython that is the person.
+        ping = asyncio.ensure_future(self.ping(secrets.token_bytes(4)))
         heard = asyncio.ensure_future(self.spoke.wait())
         try:
             await asyncio.wait({heard}, timeout=within_s)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -529,6 +530,9 @@ async def test_a_socket_that_is_silent_although_the_cell_has_begun_is_given_up(
 async def test_a_peer_that_answers_no_pings_any_more_is_given_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And pings draw nothing from the generator that a person may have seeded."""
+    drawn: list[int] = []
+    monkeypatch.setattr("websockets.asyncio.connection.random", SimpleNamespace(getrandbits=drawn.append))
     monkeypatch.setattr(module, "READY_CHECK_S", 0.01)
     monkeypatch.setattr(module, "PING_INTERVAL_S", 0.01)
     monkeypatch.setattr(module, "PING_TIMEOUT_S", 0.01)
@@ -546,6 +550,7 @@ async def test_a_peer_that_answers_no_pings_any_more_is_given_up(
     release.set()
     await running
     assert bench.said == ["one"]
+    assert drawn == []
 
 
 # -- ends ----------------------------------------------------------------------------------------------
