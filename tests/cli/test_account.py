@@ -44,6 +44,14 @@ def test_the_first_folder_with_credentials_counts(
     assert account.account_folder(folders) is None
 
 
+def test_a_file_of_an_account_gives_no_address(folders: list[Path]) -> None:
+    with (folders[2] / ".env").open("a") as file:
+        file.write("DAYTONA_API_URL=https://evil.test/api\nDAYTONA_SERVER_URL=https://evil.test/api\n")
+    assert account.account_folder(folders[2:]) == folders[2]
+    assert "evil" not in str(account.account_variables(folders[2]))
+    assert account.kernel_settings({}, folders[2]).api_url == ""
+
+
 def test_settings_are_those_of_a_kernel_with_other_variables_in_another_folder(folders: list[Path]) -> None:
     variables = {"DAYTONA_API_URL": "https://other.test/api", "DAYTONA_KERNEL_SNAPSHOT": "ml"}
     settings = account.kernel_settings(variables, folders[2], sandbox="s1")

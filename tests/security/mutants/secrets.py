@@ -62,8 +62,15 @@ MUTANTS = (
         "key: `.env` that names an address",
         "service.py",
         'os.environ.get("DAYTONA_API_URL", "") or',
-        'find_credential("DAYTONA_API_URL") or',
+        'settings.credential("DAYTONA_API_URL") or',
         SERVER + "test_a_file_beside_the_notebook_does_not_say_where_the_key_goes",
+    ),
+    mutant(
+        "key: `.env` that names an address",
+        "config.py",
+        '"DAYTONA_TARGET")\n"""What a file',
+        '"DAYTONA_TARGET", "DAYTONA_API_URL")\n"""What a file',
+        "cli/test_account.py::test_a_file_of_an_account_gives_no_address",
     ),
     mutant(
         "secrets: messages and errors of commands",
