@@ -47,6 +47,11 @@ class Code:
         self.client.load_connection_file(self.file)
         self.client.start_channels()
 
+    async def subscribed(self) -> None:
+        """Wait until the kernel knows that we listen: what it says on IOPub before that is said to nobody."""
+        while (await self.client.get_iopub_msg(timeout=PATIENCE_S))["msg_type"] != "iopub_welcome":
+            pass
+
     async def answered(self, id: str) -> tuple[Message, list[Message]]:
         """The reply to a message of the shell channel, and what IOPub said of it until it was idle."""
         reply, said = None, []
@@ -85,6 +90,7 @@ class Code:
 async def code(place: Place, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Code]:
     kernel = Code(place, tmp_path_factory.mktemp("vs code") / "work space")
     try:
+        await kernel.subscribed()
         yield kernel
     finally:
         if kernel.process.poll() is None:
