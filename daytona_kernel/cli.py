@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or exc.filename is not None:
             raise
         discard(sys.stdout)
-        print(f"cannot write all of the output: {exc.strerror}", file=sys.stderr)
+        print(f"cannot write: {exc.strerror}; make room, then run the command again", file=sys.stderr)
         return code or EXIT_CELL_FAILED
 
 
