@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from daytona_kernel import questions, wire
 from daytona_kernel import session as session_module
 from daytona_kernel.context import checked_info
+from daytona_kernel.kernelstate import FAILED
 from daytona_kernel.messages import well_formed_answer, well_formed_reply
 
 from .hostile import ID, Victim, line, packed, victim
@@ -378,6 +379,7 @@ REPLIES: list[dict[str, Any]] = [
     {"status": "ok", "payload": 7, "user_expressions": [1], "execution_count": "x"},
     {"status": "ok", "payload": [7, None, {"source": ["page"]}, {"source": {}}], "execution_count": True},
     {"status": "error", "traceback": 5, "ename": {"a": 1}, "evalue": None, "execution_count": -3},
+    {"status": "error", "ename": "SandboxGone", FAILED: "SandboxGone", "engine_info": {"engine_uuid": "x"}},
     {"status": "aborted", "traceback": [None, {"a": "\ud800"}], "execution_count": 2**70},
 ]
 
@@ -385,6 +387,15 @@ REPLIES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("reply", REPLIES)
 def test_a_forged_reply_is_a_valid_reply(reply: dict[str, Any]) -> None:
     clean = well_formed_reply(reply, 4)
+    assert set(clean) <= {
+        "status",
+        "ename",
+        "evalue",
+        "traceback",
+        "execution_count",
+        "user_expressions",
+        "payload",
+    }
     assert clean["status"] in ("ok", "error")
     assert clean["execution_count"] == 4
     assert isinstance(clean["user_expressions"], dict)
